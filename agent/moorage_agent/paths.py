@@ -1,0 +1,99 @@
+"""Where the agent keeps things. `root` is the disk (survives a reboot), `run` is this boot (a tmpfs on most hosts). All of it 0700 root.
+
+    root/agent/<sha256>/     versions of the agent
+    root/state/              host id, binding, the document in force, the agent's log
+    root/tasks/<uid>/        one task: record, exits, log, upper and work directories
+    root/images/             layers, configs
+    root/volumes/<key>/      named volumes, never deleted with a task
+    root/configs/            values that are not secret
+    run/agent.sock, run/agent.json    the daemon's socket; its version and process
+    run/zygote.sock, run/tasks/<uid>/ the runtime's
+    run/secrets/             a tmpfs the agent mounts itself
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from moorage_agent.errors import InvalidTask
+
+_UID = re.compile(r"[0-9a-f-]{36}")
+_KEY_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+
+
+@dataclass(frozen=True)
+class Paths:
+    root: str = "/var/lib/moorage"
+    run: str = "/run/moorage"
+    boot_id_file: str = "/proc/sys/kernel/random/boot_id"
+
+    @property
+    def tasks(self) -> str:
+        return f"{self.root}/tasks"
+
+    @property
+    def images(self) -> str:
+        return f"{self.root}/images"
+
+    @property
+    def volumes(self) -> str:
+        return f"{self.root}/volumes"
+
+    @property
+    def configs(self) -> str:
+        return f"{self.root}/configs"
+
+    @property
+    def state(self) -> str:
+        return f"{self.root}/state"
+
+    @property
+    def secrets(self) -> str:
+        return f"{self.run}/secrets"
+
+    @property
+    def agent_socket(self) -> str:
+        return f"{self.run}/agent.sock"
+
+    @property
+    def agent_facts(self) -> str:
+        return f"{self.run}/agent.json"
+
+    @property
+    def zygote_socket(self) -> str:
+        return f"{self.run}/zygote.sock"
+
+    def task(self, uid: str) -> str:
+        """The task's directory on disk. Raises InvalidTask when `uid` is no Kubernetes uid."""
+        return f"{self.tasks}/{task_uid(uid)}"
+
+    def task_run(self, uid: str) -> str:
+        """The task's directory of this boot. Raises InvalidTask when `uid` is no Kubernetes uid."""
+        return f"{self.run}/tasks/{task_uid(uid)}"
+
+    def volume(self, key: str) -> str:
+        """The directory of the volume `key`: namespace/stack/name or namespace/stack/name/slot. Raises InvalidTask for any other shape."""
+        parts = key.split("/")
+        if len(parts) not in (3, 4) or not all(_KEY_PART.fullmatch(part) for part in parts):
+            raise InvalidTask("InvalidVolume", f"volume key {key!r} is not namespace/stack/name or namespace/stack/name/slot")
+        return f"{self.volumes}/{key}"
+
+    def boot_id(self) -> str:
+        with open(self.boot_id_file, encoding="ascii") as file:
+            return file.read().strip()
+
+    def make(self) -> None:
+        """Make the directories, for root alone."""
+        for path in (self.root, self.run, self.state, self.tasks, self.images, self.volumes, self.configs, f"{self.run}/tasks"):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+        for path in (self.root, self.run):
+            os.chmod(path, 0o700)
+
+
+def task_uid(text: str) -> str:
+    """`text`, known to be harmless in a path."""
+    if not _UID.fullmatch(text):
+        raise InvalidTask("InvalidUid", f"task uid {text!r} is not a Kubernetes uid (36 characters of 0-9, a-f and -)")
+    return text
