@@ -9,11 +9,21 @@ MoorageError
 ├── HostKeyMismatch          a person decides
 ├── HostUnsuitable           the host lacks what the agent needs: a person changes the host
 ├── AgentError               the agent said no, with a code
-└── ApiError                 the API server said no, or nothing (see its subclasses)
+├── NotLeader                another process leads: this one writes nothing
+└── ApiError                 the API server said no, or nothing
+    ├── ApiUnavailable           wait and retry
+    ├── TooManyRequests          wait as long as it says
+    ├── Conflict                 read again, decide again (AlreadyExists: somebody was there first)
+    ├── NotFound                 the object, or its kind, is not there
+    ├── Gone                     list again
+    ├── Unauthorized, Forbidden  a person changes credentials, role or policy
+    └── Invalid                  the server names the fields in `causes`
 Anything else is a bug: logged with its traceback, retried with back-off, counted.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 
 class MoorageError(Exception):
@@ -78,3 +88,86 @@ class AgentError(MoorageError):
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class Cause(NamedTuple):
+    """One thing the API server found wrong with an object: where, and what."""
+
+    field: str
+    message: str
+
+
+class ApiError(MoorageError):
+    """The API server refused a request or could not be asked. `status` is its HTTP code, 0 when there was no answer."""
+
+    def __init__(self, message: str, *, status: int = 0, reason: str = "", causes: tuple[Cause, ...] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason or type(self).reason
+        self.causes = causes
+
+
+class ApiUnavailable(ApiError):
+    """No answer, no answer in time, or an answer of 5xx: wait and retry."""
+
+    reason = "ApiUnavailable"
+
+
+class TooManyRequests(ApiError):
+    """The API server asks for patience; `retry_after_s` is how much."""
+
+    reason = "TooManyRequests"
+
+    def __init__(
+        self, message: str, *, status: int = 429, reason: str = "", causes: tuple[Cause, ...] = (), retry_after_s: float = 1.0
+    ) -> None:
+        super().__init__(message, status=status, reason=reason, causes=causes)
+        self.retry_after_s = retry_after_s
+
+
+class Conflict(ApiError):
+    """The object is not the one the writer last saw (version or uid): read it again, decide again."""
+
+    reason = "Conflict"
+
+
+class AlreadyExists(Conflict):
+    """An object of that name is there already; with deterministic names a repeated create means this and no harm."""
+
+    reason = "AlreadyExists"
+
+
+class NotFound(ApiError):
+    """The object, or the whole kind, is not there."""
+
+    reason = "NotFound"
+
+
+class Gone(ApiError):
+    """The asked version is not one the API server can continue from: list again."""
+
+    reason = "Expired"
+
+
+class Unauthorized(ApiError):
+    """The credentials are unknown, expired or wrong: a person or a rotation mends it."""
+
+    reason = "Unauthorized"
+
+
+class Forbidden(ApiError):
+    """Our role does not allow it, or an admission policy refused it: a person changes the one or the other."""
+
+    reason = "Forbidden"
+
+
+class Invalid(ApiError):
+    """The API server found the object wrong; `causes` say which fields."""
+
+    reason = "Invalid"
+
+
+class NotLeader(MoorageError):
+    """Another process leads, or might: this one wrote nothing."""
+
+    reason = "NotLeader"
