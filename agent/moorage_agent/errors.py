@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 
 class AgentError(Exception):
     """Any refusal or failure the agent can explain; anything else is a bug and is logged with its traceback."""
@@ -36,7 +34,7 @@ class Interrupted(AgentError):
 class StartFailed(AgentError):
     """The container did not reach its program. exit_code: 127 not found, 126 not executable, 125 anything before that."""
 
-    def __init__(self, exit_code: int, step: str, errno: Optional[int], message: str) -> None:
+    def __init__(self, exit_code: int, step: str, errno: int | None, message: str) -> None:
         super().__init__({127: "CommandNotFound", 126: "CommandNotExecutable"}.get(exit_code, "StartFailed"), message)
         self.exit_code = exit_code
         self.step = step
@@ -49,7 +47,7 @@ class StartFailed(AgentError):
 class ImageError(AgentError):
     """An image could not be had. retry_after_s: when another try may help; None: only a change helps."""
 
-    def __init__(self, code: str, message: str, retry_after_s: Optional[float] = None) -> None:
+    def __init__(self, code: str, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(code, message)
         self.retry_after_s = retry_after_s
 

@@ -1,14 +1,14 @@
 """Where the agent keeps things. `root` is the disk (survives a reboot), `run` is this boot (a tmpfs on most hosts). All of it 0700 root.
 
-    root/agent/<sha256>/     versions of the agent
-    root/state/              host id, binding, the document in force, the agent's log
-    root/tasks/<uid>/        one task: record, exits, log, upper and work directories
-    root/images/             layers, configs
-    root/volumes/<key>/      named volumes, never deleted with a task
-    root/configs/            values that are not secret
-    run/agent.sock, run/agent.json    the daemon's socket; its version and process
-    run/zygote.sock, run/tasks/<uid>/ the runtime's
-    run/secrets/             a tmpfs the agent mounts itself
+root/agent/<sha256>/     versions of the agent
+root/state/              host id, binding, the document in force, the agent's log
+root/tasks/<uid>/        one task: record, exits, log, upper and work directories
+root/images/             layers, configs
+root/volumes/<key>/      named volumes, never deleted with a task
+root/configs/            values that are not secret
+run/agent.sock, run/agent.json    the daemon's socket; its version and process
+run/zygote.sock, run/tasks/<uid>/ the runtime's
+run/secrets/             a tmpfs the agent mounts itself
 """
 
 from __future__ import annotations

@@ -1,0 +1,158 @@
+"""What the agent knows of one task: its record (kept on disk) and its view (the record beside what is observed now). Values only."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import Optional
+
+from moorage_agent.errors import InvalidTask
+from moorage_agent.protocol import Exit, Healthcheck, ImageConfig, TaskSpec
+
+REMOVED = "Removed"
+REPLACED = "Replaced"
+UNHEALTHY = "Unhealthy"
+DISCONNECTED = "Disconnected"
+HOST_REBOOTED = "HostRebooted"
+
+DEFAULT_GRACE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Moment:
+    """`wall` for records and people; `boot` (CLOCK_BOOTTIME) for every delay, because clocks are set and hosts sleep."""
+
+    wall: float
+    boot: float
+    boot_id: str
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The run is being stopped. `began` and `killed_at` are boot time of `boot_id`."""
+
+    reason: str
+    boot_id: str
+    began: float
+    killed_at: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class End:
+    """The task's last state: Complete, Failed or Rejected. Nothing follows but its removal."""
+
+    state: str
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What must outlive the daemon and the boot. A run is one start of the container; runs above `noted` have no known end yet.
+
+    `streak` counts exits since the last stable run; `attempts` the exits the restart policy counts. `restart_at` is boot time of `boot_id`.
+    """
+
+    run: int = 0
+    noted: int = 0
+    restarts: int = 0
+    streak: int = 0
+    attempts: int = 0
+    restart_at: float = 0.0
+    boot_id: str = ""
+    ready: bool = False
+    healthy_run: int = 0
+    exits: tuple[Exit, ...] = ()
+    message: str = ""
+    stop: Optional[Stop] = None
+    end: Optional[End] = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One run as the runtime observes it: alive (`pid`), or ended (`exit`)."""
+
+    run: int
+    pid: Optional[int] = None
+    started_at: Optional[float] = None
+    exit: Optional[Exit] = None
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """state: Absent, Queued, Pulling, Ready or Failed. `retry_at` is boot time; None on a Failed image: no try will help."""
+
+    state: str = "Absent"
+    reason: str = ""
+    message: str = ""
+    retry_at: Optional[float] = None
+    done: int = 0
+    total: int = 0
+    config: Optional[ImageConfig] = None
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """The last step of this task failed. `permanent`: the same step would fail again."""
+
+    code: str
+    message: str
+    permanent: bool
+    exit_code: int = 125
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """All that decides about one task. `wanted`: the document holds it; `spec` None: a container whose task nobody remembers.
+
+    `missing`: keys of values not here, with what the operator said about them, if it did. `heard_at`: boot time of the last word of an
+    operator. `way_blocked`: a task this one replaces still runs. `heir_ready`: a task that replaces this one and may start waits for it.
+    """
+
+    uid: str
+    wanted: bool
+    spec: Optional[TaskSpec]
+    record: Record = Record()
+    seen: Optional[Seen] = None
+    image: ImageView = ImageView()
+    missing: tuple[str, ...] = ()
+    missing_why: str = ""
+    prepared: bool = False
+    trouble: Optional[Trouble] = None
+    healthy: Optional[bool] = None
+    healthcheck: Optional[Healthcheck] = None
+    heard_at: Optional[float] = None
+    way_blocked: bool = False
+    heir_ready: bool = False
+    busy: bool = False
+
+    @property
+    def alive(self) -> bool:
+        return self.seen is not None and self.seen.exit is None
+
+    @property
+    def unnoted(self) -> Optional[Exit]:
+        """The end of the last run, observed and not yet in the record."""
+        return self.seen.exit if self.seen is not None and self.seen.run > self.record.noted else None
+
+    @property
+    def grace_s(self) -> float:
+        return self.spec.container.stop_grace_s if self.spec else DEFAULT_GRACE_S
+
+    @property
+    def stop_signal(self) -> int:
+        named = (self.spec.container.stop_signal if self.spec else None) or (self.image.config.stop_signal if self.image.config else None)
+        return signal_number(named or "SIGTERM")
+
+
+def signal_number(text: str) -> int:
+    """The signal named SIGTERM, TERM, 15 or RTMIN+3. Raises InvalidTask for any other text."""
+    name = text.strip().upper().removeprefix("SIG")
+    base, _, offset = name.partition("+")
+    try:
+        number = int(name) if name.isdigit() else signal.Signals["SIG" + base].value + int(offset or 0)
+    except (KeyError, ValueError):
+        number = 0
+    if not 0 < number <= signal.SIGRTMAX:
+        raise InvalidTask("InvalidSignal", f"stop signal {text!r} is not a signal of Linux; write SIGTERM, SIGINT, SIGRTMIN+3 or a number")
+    return number
