@@ -1,0 +1,197 @@
+"""What the API server last said about one kind: by key, by uid, and by the indexes its owner asked for.
+
+Three sources feed it: watches, full lists and the answers to our own writes. They overtake each other, so each object is weighed by its
+resourceVersion: an older one never replaces a newer one, and an object known to be deleted does not come back. What is read from here is
+shared: read-only for everybody.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from moorage_operator.kube.object import Key, Obj, key_of, parse_version, strip, uid_of, version_of
+from moorage_operator.kube.resource import Resource
+
+log = logging.getLogger(__name__)
+
+Index = Callable[[Obj], Iterable[str]]
+
+REMEMBERED_DEATHS = 10_000
+"""Deleted objects remembered, so that a late answer to a write cannot revive one. Answers are late by seconds, not by so many deletions."""
+
+FOR_GOOD = 1 << 64
+"""The version of a death after which no version is newer."""
+
+
+class Change(NamedTuple):
+    """`old` is None for an object that appeared, `new` for one that is gone; both are of one uid unless it was deleted and made again."""
+
+    key: Key
+    old: Obj | None
+    new: Obj | None
+
+
+class Cache:
+    """`indexes` map a name to a function that gives the values an object is found under."""
+
+    def __init__(self, resource: Resource, *, indexes: Mapping[str, Index] | None = None) -> None:
+        self.resource = resource
+        self._objects: dict[Key, Obj] = {}
+        self._by_uid: dict[str, Key] = {}
+        self._dead: dict[str, int] = {}
+        self._index_functions = dict(indexes or {})
+        self._indexes: dict[str, dict[str, dict[Key, Obj]]] = {name: {} for name in self._index_functions}
+        self._listeners: list[Callable[[Change], object]] = []
+        self._newest = 0
+
+    def get(self, key: Key) -> Obj | None:
+        return self._objects.get(key)
+
+    def by_uid(self, uid: str) -> Obj | None:
+        key = self._by_uid.get(uid)
+        return None if key is None else self._objects[key]
+
+    def by(self, index: str, value: str) -> list[Obj]:
+        """The objects found under `value`, in no particular order. An unknown index is a KeyError."""
+        return list(self._indexes[index].get(value, {}).values())
+
+    def count(self, index: str, value: str) -> int:
+        return len(self._indexes[index].get(value, {}))
+
+    def keys(self) -> list[Key]:
+        return list(self._objects)
+
+    def values(self) -> list[Obj]:
+        return list(self._objects.values())
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._objects
+
+    def __iter__(self) -> Iterator[Obj]:
+        return iter(self.values())
+
+    def subscribe(self, listener: Callable[[Change], object]) -> Callable[[], None]:
+        """Calls `listener` after every change, in the order of changes. Returns what ends the subscription."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def put(self, obj: Obj) -> bool:
+        """Takes the object, stripped in place, unless what is here is as new or it is known to be deleted. True when it was taken."""
+        key, version = key_of(obj), version_of(obj)
+        old = self._objects.get(key)
+        if (old is not None and _at_least(version_of(old), version)) or version <= self._dead.get(uid_of(obj), -1):
+            return False
+        self._newest = max(self._newest, version)
+        self._store(key, old, strip(obj))
+        return True
+
+    def remove(self, key: Key, *, uid: str = "", version: int = FOR_GOOD) -> bool:
+        """Forgets the object. With a uid, only that one: its successor of the same name stays. True when something went.
+
+        `version` is that of the deletion. A watch with a selector also says DELETED of an object that only left the selection; that one
+        may come back, newer.
+        """
+        old = self._objects.get(key)
+        if uid:
+            self._bury(uid, version)
+        if old is None or (uid and uid_of(old) != uid) or version_of(old) > version:
+            return False
+        self._drop(key, old, version)
+        return True
+
+    def relist(self) -> Relist:
+        """Begins a comparison with a full list, which may arrive in pages while other changes go on."""
+        return Relist(self, began_at=self._newest)
+
+    def _overwrite(self, obj: Obj) -> None:
+        self._dead.pop(uid_of(obj), None)
+        key = key_of(obj)
+        self._store(key, self._objects.get(key), strip(obj))
+
+    def _store(self, key: Key, old: Obj | None, new: Obj) -> None:
+        if old is not None:
+            self._unindex(key, old)
+            if uid_of(old) != uid_of(new):
+                self._by_uid.pop(uid_of(old), None)
+                self._bury(uid_of(old), FOR_GOOD)
+        self._objects[key] = new
+        self._by_uid[uid_of(new)] = key
+        for name, function in self._index_functions.items():
+            index = self._indexes[name]
+            for value in function(new):
+                index.setdefault(value, {})[key] = new
+        self._tell(Change(key, old, new))
+
+    def _drop(self, key: Key, old: Obj, version: int) -> None:
+        del self._objects[key]
+        self._by_uid.pop(uid_of(old), None)
+        self._bury(uid_of(old), version)
+        self._unindex(key, old)
+        self._tell(Change(key, old, None))
+
+    def _unindex(self, key: Key, obj: Obj) -> None:
+        for name, function in self._index_functions.items():
+            index = self._indexes[name]
+            for value in function(obj):
+                found = index.get(value)
+                if found is not None:
+                    found.pop(key, None)
+                    if not found:
+                        del index[value]
+
+    def _bury(self, uid: str, version: int) -> None:
+        self._dead[uid] = version
+        if len(self._dead) > REMEMBERED_DEATHS:
+            del self._dead[next(iter(self._dead))]
+
+    def _tell(self, change: Change) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener(change)
+            except Exception:
+                # The others must hear of it, and the watch must go on; a listener only enqueues, so this is a bug of ours.
+                log.exception("cache listener failed", extra={"resource": str(self.resource), "key": str(change.key)})
+
+
+class Relist:
+    """One full list against the cache: takes what is newer, and finds the deletions nobody told us about."""
+
+    def __init__(self, cache: Cache, *, began_at: int) -> None:
+        self._cache = cache
+        self._began_at = began_at
+        self._seen: set[Key] = set()
+        self._rewound = False
+
+    def page(self, items: Iterable[Obj], version: str) -> None:
+        """Takes one page of the list made at `version`."""
+        # A list is never older than what was seen before it began, unless the API server's store was restored from a backup:
+        # then every version here is of a future that did not happen.
+        self._rewound = self._rewound or 0 < parse_version(version) < self._began_at
+        for obj in items:
+            self._seen.add(key_of(obj))
+            if self._rewound:
+                self._cache._overwrite(obj)
+            else:
+                self._cache.put(obj)
+
+    def done(self, version: str) -> list[Key]:
+        """Forgets what the list lacks and returns its keys. An object newer than the list answers a write made since, and stays."""
+        listed_at = parse_version(version)
+        gone = [
+            key for key, obj in self._cache._objects.items() if key not in self._seen and (self._rewound or version_of(obj) <= listed_at)
+        ]
+        for key in gone:
+            self._cache._drop(key, self._cache._objects[key], listed_at)
+        if self._rewound:
+            self._cache._newest = listed_at
+        return gone
+
+
+def _at_least(held: int, offered: int) -> bool:
+    """Whether what is held is as new as what is offered. Of unknown age (0), the later arrival wins."""
+    return held >= offered > 0
