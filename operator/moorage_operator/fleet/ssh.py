@@ -1,0 +1,263 @@
+"""The only module that speaks SSH: opens connections with our own defaults and translates what can go wrong.
+
+Nothing is read from the operator's home directory or environment, one key is offered, no agent, no forwarding, and a host key is always
+checked before anything is sent. Bulk ciphers: AES-GCM first, it costs half of ChaCha20's CPU here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import re
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import asyncssh
+
+from moorage_operator.errors import (
+    AuthenticationFailed,
+    HostKeyMismatch,
+    InvalidSpec,
+    MoorageError,
+    Refused,
+    Unreachable,
+)
+from moorage_operator.fleet.target import Credentials, Target
+
+CONNECT_TIMEOUT_S: Final = 10
+LOGIN_TIMEOUT_S: Final = 20
+KEEPALIVE_S: Final = 15
+KEEPALIVE_MISSES: Final = 3
+HOST_KEYS_WAIT_S: Final = 1.0
+
+_CIPHERS: Final = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr", "aes128-ctr")
+_SILENCE: Final = re.compile("keepalive|[Tt]imeout")
+_ALIVE: Final = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE})  # the host's kernel answered
+
+
+class Channel:
+    """A running command's stdin, stdout and stderr, as bytes."""
+
+    def __init__(self, process: asyncssh.SSHClientProcess[bytes]) -> None:
+        self._process = process
+
+    async def read(self, limit: int = 1 << 18) -> bytes:
+        """The next bytes of stdout; empty at its end. Raises Unreachable when the connection is lost."""
+        with translated(""):
+            return await self._process.stdout.read(limit)
+
+    async def write(self, data: bytes) -> None:
+        with translated(""):
+            self._process.stdin.write(data)
+            await self._process.stdin.drain()
+
+    def end_input(self) -> None:
+        self._process.stdin.write_eof()
+
+    async def stderr(self, limit: int = 4096) -> str:
+        """What the command said on stderr so far, once it has ended."""
+        with translated(""):
+            return (await self._process.stderr.read(limit)).decode(errors="replace").strip()
+
+    async def exit_status(self) -> int | None:
+        """The command's exit status once it has ended; None when the connection ended first or a signal ended it."""
+        await self._process.wait_closed()
+        return self._process.exit_status
+
+    def close(self) -> None:
+        self._process.close()
+
+
+class Connection:
+    """One authenticated connection to a host."""
+
+    def __init__(self, target: Target, connection: asyncssh.SSHClientConnection, seen: _HostKeys) -> None:
+        self.target = target
+        self.raw = connection
+        self._seen = seen
+
+    async def host_keys(self) -> tuple[str, ...]:
+        """Every public key the host proved to hold (OpenSSH's hostkeys-00 extension); at least the one it used."""
+        return await self._seen.all()
+
+    @asynccontextmanager
+    async def channel(self, command: str) -> AsyncIterator[Channel]:
+        """Run a command and talk to it; it is ended when the block is left, whatever happened.
+
+        asyncssh leaves the process and the channel behind when a waiter is cancelled, and sshd allows ten sessions only.
+        """
+        with translated(self.target.address):
+            process = await self.raw.create_process(command, encoding=None, stderr=asyncssh.PIPE)
+        try:
+            yield Channel(process)
+        finally:
+            process.close()
+
+    async def closed(self) -> None:
+        await self.raw.wait_closed()
+
+    def abort(self) -> None:
+        self.raw.abort()
+
+
+async def connect(target: Target, *, through: Connection | None = None) -> Connection:
+    """Open and authenticate a connection, through a jump host's connection when given.
+
+    Raises Unreachable, Refused, AuthenticationFailed, HostKeyMismatch, or InvalidSpec for keys that cannot be read.
+    """
+    seen = _HostKeys()
+    key = _client_key(target.credentials)
+    trusted = _public_keys(target)
+    is_ca = target.policy == "CertificateAuthority"
+    first_use = target.policy == "TrustOnFirstUse" and not trusted
+    with translated(target.address, seen=seen):
+        async with asyncio.timeout(CONNECT_TIMEOUT_S + LOGIN_TIMEOUT_S + 5):
+            connection = await asyncssh.connect(
+                target.host,
+                target.port,
+                tunnel=through.raw if through else (),
+                username=target.user,
+                client_keys=[key],
+                known_hosts=([], trusted, []) if is_ca else (trusted, [], []),
+                client_factory=lambda: _Client(seen, accept=first_use),
+                server_host_keys_handler=seen.proved,
+                server_host_key_algs=() if is_ca else _host_key_algorithms(trusted),
+                encryption_algs=_CIPHERS,
+                compression_algs=None,
+                preferred_auth=("publickey",),
+                disable_trivial_auth=True,
+                config=None,
+                agent_path=None,
+                gss_host=None,
+                x509_trusted_certs=None,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                login_timeout=LOGIN_TIMEOUT_S,
+                keepalive_interval=KEEPALIVE_S,
+                keepalive_count_max=KEEPALIVE_MISSES,
+            )
+    return Connection(target, connection, seen)
+
+
+class _HostKeys:
+    """The host keys seen on one connection."""
+
+    def __init__(self) -> None:
+        self.used: asyncssh.SSHKey | None = None
+        self._proved: asyncio.Future[list[asyncssh.SSHKey]] = asyncio.get_running_loop().create_future()
+
+    def proved(self, added: list[asyncssh.SSHKey], _removed: object, retained: list[asyncssh.SSHKey], _revoked: object) -> None:
+        if not self._proved.done():
+            self._proved.set_result(added + retained)
+
+    async def all(self) -> tuple[str, ...]:
+        keys = [self.used] if self.used else []
+        with suppress(TimeoutError):  # an sshd older than 6.8 does not tell
+            keys += await asyncio.wait_for(asyncio.shield(self._proved), HOST_KEYS_WAIT_S)
+        return tuple(sorted({_text(key) for key in keys}))
+
+
+class _Client(asyncssh.SSHClient):
+    """Decides about a host key that is not pinned: accepted on first use only, remembered in any case."""
+
+    def __init__(self, seen: _HostKeys, *, accept: bool) -> None:
+        self._seen = seen
+        self._accept = accept
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002
+        self._seen.used = key
+        return self._accept
+
+
+class translated:  # noqa: N801 (reads as a phrase: with translated(address))
+    """Turns asyncssh's and the system's exceptions into ours, once, at the edge."""
+
+    def __init__(self, address: str, *, seen: _HostKeys | None = None) -> None:
+        self._address = address
+        self._seen = seen
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, asyncssh.Error | OSError | TimeoutError):
+            raise self._translate(error) from error
+
+    def _translate(self, error: BaseException) -> MoorageError:
+        at = f" to {self._address}" if self._address else ""
+        if isinstance(error, asyncssh.HostKeyNotVerifiable) or (
+            isinstance(error, asyncssh.KeyExchangeFailed) and "host key" in error.reason
+        ):
+            return self._mismatch()
+        if isinstance(error, asyncssh.PermissionDenied):
+            return AuthenticationFailed(
+                f"{self._address} refused the key: {error.reason}; "
+                "add its public key to the account's authorized_keys, or correct user or key"
+            )
+        if isinstance(error, asyncssh.ConnectionLost) and _SILENCE.search(error.reason):
+            return Unreachable(f"no answer from {self._address or 'the host'}: {error.reason}")
+        if isinstance(error, asyncssh.ChannelOpenError):
+            return Refused(f"{self._address or 'the host'} opened no session: {error.reason}; see MaxSessions of its sshd")
+        if isinstance(error, asyncssh.ConnectionLost | ConnectionResetError):
+            return Refused(f"the SSH connection{at} was closed; sshd may be starting, full (MaxStartups) or penalising this address")
+        if isinstance(error, asyncssh.KeyExchangeFailed | asyncssh.ProtocolError):
+            return Refused(f"no SSH session{at}: {error}")
+        if isinstance(error, TimeoutError):
+            return Unreachable(f"no answer from {self._address or 'the host'} in time")
+        if isinstance(error, socket.gaierror):
+            return Unreachable(f"the name {self._address} does not resolve: {error.strerror}")
+        if isinstance(error, OSError) and error.errno in _ALIVE:
+            return Refused(f"the connection{at} was refused; is sshd running there?")
+        return Unreachable(f"no SSH connection{at}: {error}")
+
+    def _mismatch(self) -> MoorageError:
+        used = self._seen.used if self._seen else None
+        if used is None:
+            return HostKeyMismatch(
+                f"{self._address} showed no key signed by the pinned certificate authority; nothing was sent to it", seen=""
+            )
+        return HostKeyMismatch(
+            f"{self._address} showed host key {used.get_fingerprint()}, which is not pinned; nothing was sent to it", seen=_text(used)
+        )
+
+
+def _client_key(credentials: Credentials) -> asyncssh.SSHKey | tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]:
+    try:
+        key = asyncssh.import_private_key(credentials.private_key)
+        return (key, asyncssh.import_certificate(credentials.certificate)) if credentials.certificate else key
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError) as error:
+        raise InvalidSpec(
+            f"the private key cannot be read: {error}; it must be an OpenSSH or PEM key without a passphrase", reason="InvalidKey"
+        ) from error
+
+
+def _public_keys(target: Target) -> list[asyncssh.SSHKey]:
+    keys = []
+    for text in target.host_keys:
+        try:
+            keys.append(asyncssh.import_public_key(text))
+        except asyncssh.KeyImportError as error:
+            raise InvalidSpec(f"host key {text[:40]!r} cannot be read: {error}; write it as in known_hosts: type, then base64") from error
+    return keys
+
+
+def _host_key_algorithms(trusted: Sequence[asyncssh.SSHKey]) -> list[str]:
+    """Pinned types first, then the rest: a host that changed its key still shows it, so the message can name it."""
+    first = [name for key in trusted for name in _ALGORITHMS.get(key.get_algorithm(), (key.get_algorithm(),))]
+    return list(dict.fromkeys([*first, *_ALGORITHM_ORDER]))
+
+
+_ALGORITHMS: Final = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
+_ALGORITHM_ORDER: Final = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+)
+
+
+def _text(key: asyncssh.SSHKey) -> str:
+    return " ".join(key.export_public_key().decode().split()[:2])

@@ -1,0 +1,36 @@
+"""What is needed to open a session on a host, as values. Keys never show in a repr."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+HostKeyPolicy = Literal["Pinned", "TrustOnFirstUse", "CertificateAuthority"]
+Become = Literal["Auto", "None", "Sudo", "Doas"]
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A private key in OpenSSH or PEM form and, optionally, its certificate. Exactly this one key is offered."""
+
+    private_key: bytes = field(repr=False)
+    certificate: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One host: where it is, who we are there, and which host keys it may show (CA keys under CertificateAuthority)."""
+
+    host: str
+    user: str
+    credentials: Credentials
+    port: int = 22
+    host_keys: tuple[str, ...] = ()
+    policy: HostKeyPolicy = "Pinned"
+    become: Become = "Auto"
+    jump: Target | None = None
+
+    @property
+    def address(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == 22 else f"{host}:{self.port}"

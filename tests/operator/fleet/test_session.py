@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from moorage_agent.protocol import (
+    Container,
+    Decoder,
+    HostFacts,
+    ImageConfig,
+    ImageSource,
+    ImageSpec,
+    NodeReport,
+    ResolvedImage,
+    TaskReport,
+    TaskSpec,
+    encode,
+    to_wire,
+)
+from moorage_operator.errors import AgentError, InvalidSpec, Unreachable
+from moorage_operator.fleet import loader, session
+from moorage_operator.fleet.archive import archive_of
+from moorage_operator.fleet.governor import Governor
+from moorage_operator.fleet.session import Claim, Link, Session, Wish
+
+from tests.operator.fleet.sshd import LoopbackSshd, Process
+
+ARCHIVE = archive_of({"__main__.py": b"the agent"})
+FACTS = HostFacts("host-id", "n1", "Debian 12", "6.1", "amd64", "boot", "3.11.2", ARCHIVE.sha256, 2000, 1 << 30, "v2")
+
+
+@dataclass
+class Agent:
+    """Behaves like an agent over one channel: installs, greets, obeys documents, answers questions."""
+
+    installed: bool = True
+    bound: dict[str, Any] | None = None
+    refuse: dict[str, Any] | None = None
+    silent: bool = False
+    documents: list[dict[str, Any]] = field(default_factory=list)
+    hellos: list[dict[str, Any]] = field(default_factory=list)
+    values: dict[str, bytes | str] = field(default_factory=dict)
+    received_archive: bytes = b""
+    process: Process | None = None
+
+    async def serve(self, process: Process) -> None:
+        self.process = process
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            await self._serve(process)
+
+    async def _serve(self, process: Process) -> None:
+        assert (await process.stdin.readexactly(len(loader.PROGRAM))).decode() == loader.PROGRAM
+        if not self.installed:
+            process.stdout.write(json.dumps({"want": ARCHIVE.sha256}).encode() + b"\n")
+            self.received_archive = await process.stdin.readexactly(len(ARCHIVE.data))
+        process.stdout.write(json.dumps({"agent": ARCHIVE.sha256}).encode() + b"\n")
+        self.say({"type": "hello", "protocol": 1, "agentVersion": ARCHIVE.sha256, "facts": to_wire(FACTS), "bound": self.bound})
+        decoder = Decoder()
+        while data := await process.stdin.read(1 << 16):
+            for message, payload in decoder.feed(data):
+                self._hear(message, payload)
+
+    def _hear(self, message: dict[str, Any], payload: bytes) -> None:
+        if self.silent:
+            return
+        kind = message["type"]
+        if kind == "hello":
+            self.hellos.append(message)
+            if self.refuse:
+                self.say({"type": "refused", **self.refuse})
+        elif kind == "document":
+            spec = message["spec"]
+            self.documents.append(spec)
+            self.say({"type": "accepted", "epoch": spec["epoch"], "revision": spec["revision"], "hash": "h"})
+        elif kind == "value":
+            self.values[message["key"]] = message["error"]["code"] if "error" in message else payload
+        elif kind == "resolve":
+            self._resolve(message)
+        elif kind == "ping":
+            self.say({"type": "pong", "at": message["at"]})
+
+    def _resolve(self, message: dict[str, Any]) -> None:
+        if message["source"]["reference"] == "bad":
+            self.say({"type": "resolved", "id": message["id"], "error": {"code": "NotFound", "message": "no such tag"}})
+        else:
+            image = ResolvedImage("sha256:1", "linux/amd64", 5, ImageConfig())
+            self.say({"type": "resolved", "id": message["id"], "image": to_wire(image)})
+
+    def say(self, message: dict[str, Any]) -> None:
+        assert self.process
+        self.process.stdout.write(encode({k: v for k, v in message.items() if v is not None}))
+
+
+@dataclass
+class Desk:
+    tasks: tuple[TaskSpec, ...] = ()
+    links: list[Link] = field(default_factory=list)
+    reports: list[NodeReport] = field(default_factory=list)
+    pinned: list[tuple[str, ...]] = field(default_factory=list)
+    newer_epochs: list[int] = field(default_factory=list)
+
+    def wish(self, uid: str) -> Wish:
+        return Wish("n1", self.tasks, ())
+
+    def claim(self, uid: str, bound: dict[str, Any] | None) -> Claim:
+        return Claim("swarm", 7, adopt=False)
+
+    async def value(self, uid: str, key: str) -> bytes:
+        if key == "secret/gone":
+            raise InvalidSpec("Secret gone is missing", reason="SecretNotFound")
+        return b"value of " + key.encode()
+
+    async def pin(self, uid: str, host_keys: tuple[str, ...]) -> None:
+        self.pinned.append(host_keys)
+
+    def on_link(self, uid: str, link: Link) -> None:
+        self.links.append(link)
+
+    def on_report(self, uid: str, report: NodeReport) -> None:
+        self.reports.append(report)
+
+    async def on_newer_epoch(self, uid: str, epoch: int) -> None:
+        self.newer_epochs.append(epoch)
+
+
+def task(name: str) -> TaskSpec:
+    return TaskSpec(name, "default", name, "web", "1", "v1", Container(), ImageSpec("sha256:1", ImageSource("Registry", reference="r")))
+
+
+@asynccontextmanager
+async def connected(agent: Agent, desk: Desk, *, clock: Callable[[], float] = time.time, **target: Any) -> AsyncIterator[Session]:
+    async with LoopbackSshd(agent.serve).running() as sshd:
+        link = Session(
+            "uid-1",
+            sshd.target(**target),
+            desk=desk,
+            governor=Governor(),
+            archive=ARCHIVE,
+            root="/var/lib/moorage",
+            clock=clock,
+            random=lambda: 0.0,
+        )
+        running = asyncio.create_task(link.run())
+        try:
+            yield link
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def until(condition: Callable[[], Any], within_s: float = 10) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 (the condition is the world's state, not an event)
+            await asyncio.sleep(0.005)
+
+
+async def test_a_new_host_gets_the_agent_then_the_document() -> None:
+    agent, desk = Agent(installed=False), Desk(tasks=(task("a"),))
+    async with connected(agent, desk):
+        await until(lambda: agent.documents)
+    assert agent.received_archive == ARCHIVE.data
+    assert agent.hellos == [{"type": "hello", "protocol": 1, "swarmId": "swarm", "nodeUid": "uid-1", "epoch": 7, "adopt": False}]
+    assert [t["uid"] for t in agent.documents[0]["tasks"]] == ["a"]
+    assert desk.links[0].connected
+    assert desk.links[0].facts == FACTS
+
+
+async def test_revisions_go_on_above_what_the_host_has_seen() -> None:
+    agent, desk = Agent(bound={"swarmId": "swarm", "nodeUid": "uid-1", "epoch": 6, "revision": 41}), Desk()
+    async with connected(agent, desk):
+        await until(lambda: agent.documents)
+    assert agent.documents[0]["revision"] == 42
+
+
+async def test_a_burst_of_changes_becomes_few_documents_and_none_without_change() -> None:
+    agent, desk = Agent(), Desk()
+    async with connected(agent, desk) as link:
+        await until(lambda: agent.documents)
+        for number in range(50):
+            desk.tasks += (task(f"t{number}"),)
+            link.push()
+            await asyncio.sleep(0)
+        await until(lambda: len(agent.documents[-1].get("tasks", [])) == 50)
+        sent = len(agent.documents)
+        link.push()
+        await asyncio.sleep(0.05)
+        assert len(agent.documents) == sent < 25
+
+
+async def test_reports_reach_the_desk_in_order() -> None:
+    agent, desk = Agent(), Desk()
+    async with connected(agent, desk):
+        await until(lambda: agent.documents)
+        reports = [NodeReport(False, 7, 1, "h", (TaskReport("a", state),)) for state in ("Preparing", "Running")]
+        for report in reports:
+            agent.say({"type": "report", "report": to_wire(report)})
+        await until(lambda: len(desk.reports) == 2)
+    assert desk.reports == reports
+
+
+async def test_values_are_sent_when_asked_for_and_a_missing_one_says_why() -> None:
+    agent, desk = Agent(), Desk()
+    async with connected(agent, desk):
+        await until(lambda: agent.documents)
+        agent.say({"type": "need", "keys": ["secret/ok", "secret/gone"]})
+        await until(lambda: len(agent.values) == 2)
+    assert agent.values == {"secret/ok": b"value of secret/ok", "secret/gone": "SecretNotFound"}
+
+
+async def test_resolve_answers_or_tells_the_agents_reason() -> None:
+    agent, desk = Agent(), Desk()
+    async with connected(agent, desk) as link:
+        await until(lambda: agent.documents)
+        assert (await link.resolve(ImageSource("Registry", reference="good"))).digest == "sha256:1"
+        with pytest.raises(AgentError, match="no such tag") as caught:
+            await link.resolve(ImageSource("Registry", reference="bad"))
+        assert caught.value.reason == "NotFound"
+
+
+async def test_a_question_ends_when_the_connection_does() -> None:
+    agent, desk = Agent(), Desk()
+    async with connected(agent, desk) as link:
+        await until(lambda: agent.documents)
+        agent.silent = True
+        question = asyncio.create_task(link.resolve(ImageSource("Registry", reference="good")))
+        await asyncio.sleep(0.05)
+        assert agent.process
+        agent.process.close()
+        with pytest.raises(Unreachable):
+            await question
+
+
+async def test_a_lost_connection_is_said_and_made_anew() -> None:
+    agent, desk = Agent(), Desk()
+    async with connected(agent, desk):
+        await until(lambda: agent.documents)
+        assert agent.process
+        agent.process.close()
+        await until(lambda: len(agent.hellos) == 2)
+    assert [link.connected for link in desk.links[:3]] == [True, False, True]
+
+
+async def test_silence_is_told_before_the_connection_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "PING_EVERY_S", 0.02)
+    now = 1000.0
+    agent, desk = Agent(), Desk()
+    async with connected(agent, desk, clock=lambda: now):
+        await until(lambda: agent.documents)
+        agent.silent = True
+        await asyncio.sleep(0.05)
+        now += 16
+        await until(lambda: desk.links[-1].reason == "Silent")
+        assert desk.links[-1].connected
+        assert desk.links[-1].last_frame_at == 1000.0
+        now += 5
+        await until(lambda: any(not link.connected for link in desk.links))
+
+
+async def test_a_refusal_names_its_reason_and_a_newer_epoch_is_told() -> None:
+    agent, desk = Agent(refuse={"code": "StaleEpoch", "message": "epoch 9 commands this host", "epoch": 9}), Desk()
+    async with connected(agent, desk):
+        await until(lambda: desk.newer_epochs)
+        await until(lambda: desk.links[-1].reason == "StaleEpoch")
+    assert desk.newer_epochs[0] == 9
+
+
+async def test_first_use_pins_before_anything_is_sent() -> None:
+    order: list[str] = []
+    agent = Agent()
+
+    async def serve(process: Process) -> None:
+        order.append("command")
+        await agent.serve(process)
+
+    class PinningDesk(Desk):
+        async def pin(self, uid: str, host_keys: tuple[str, ...]) -> None:
+            await asyncio.sleep(0.05)
+            order.append("pinned")
+
+    await _once(serve, PinningDesk(), agent, pinned=False, policy="TrustOnFirstUse")
+    assert order == ["pinned", "command"]
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "reason"),
+    [
+        (b"", b"sh: 1: exec: python3: not found", "PythonMissing"),
+        (b"", b"sudo: a password is required", "NotRoot"),
+        (b"Welcome to this host\n", b"", "NoisyShell"),
+        (b'{"error": "PythonTooOld", "message": "the host has Python 3.6"}\n', b"", "PythonTooOld"),
+        (b"", b"This account is currently not available.", "NoShell"),
+    ],
+)
+async def test_an_unsuitable_host_gets_its_reason(stdout: bytes, stderr: bytes, reason: str) -> None:
+    async def serve(process: Process) -> None:
+        process.stderr.write(stderr)
+        process.stdout.write(stdout)
+        process.exit(1)
+
+    desk = Desk()
+    agent = Agent()
+    agent.serve = serve  # type: ignore[method-assign]
+    async with connected(agent, desk):
+        await until(lambda: desk.links)
+    assert desk.links[0].reason == reason
+
+
+async def _once(serve: Callable[[Process], Awaitable[None]], desk: Desk, agent: Agent, **target: Any) -> None:
+    async with LoopbackSshd(serve).running() as sshd:
+        link = Session(
+            "uid-1",
+            sshd.target(**target),
+            desk=desk,
+            governor=Governor(),
+            archive=ARCHIVE,
+            root="/r",
+            clock=time.time,
+            random=lambda: 0.0,
+        )
+        running = asyncio.create_task(link.run())
+        await until(lambda: agent.documents)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import asyncssh
+import pytest
+from moorage_operator.errors import AuthenticationFailed, HostKeyMismatch, InvalidSpec, MoorageError, Refused, Unreachable
+from moorage_operator.fleet import ssh
+from moorage_operator.fleet.governor import Governor
+from moorage_operator.fleet.target import Credentials, Target
+
+from tests.operator.fleet.sshd import LoopbackSshd, Process
+
+
+async def echo(process: Process) -> None:
+    process.stdout.write(await process.stdin.read())
+    process.exit(0)
+
+
+async def test_a_pinned_host_runs_a_command() -> None:
+    async with LoopbackSshd(echo).running() as sshd:
+        connection = await ssh.connect(sshd.target())
+        async with connection.channel("anything") as channel:
+            await channel.write(b"hello")
+            channel.end_input()
+            assert await channel.read() == b"hello"
+            assert await channel.exit_status() == 0
+        connection.abort()
+
+
+async def test_the_bulk_cipher_is_aes_gcm() -> None:
+    async with LoopbackSshd(echo).running() as sshd:
+        connection = await ssh.connect(sshd.target())
+        assert connection.raw.get_extra_info("send_cipher") == "aes128-gcm@openssh.com"
+        connection.abort()
+
+
+async def test_another_host_key_is_refused_by_name_and_nothing_is_sent() -> None:
+    async with LoopbackSshd(echo).running() as sshd:
+        other = " ".join(asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().split()[:2])
+        with pytest.raises(HostKeyMismatch, match=sshd.host_key.get_fingerprint().replace("+", r"\+")) as caught:
+            await ssh.connect(sshd.target(host_keys=(other,)))
+        assert caught.value.seen == sshd.public_host_key
+        assert sshd.attempts == 0
+
+
+async def test_a_pin_of_another_key_type_still_names_the_key_that_was_shown() -> None:
+    async with LoopbackSshd(echo).running() as sshd:
+        rsa = " ".join(asyncssh.generate_private_key("ssh-rsa").export_public_key().decode().split()[:2])
+        with pytest.raises(HostKeyMismatch) as caught:
+            await ssh.connect(sshd.target(host_keys=(rsa,)))
+        assert caught.value.seen == sshd.public_host_key
+
+
+async def test_without_a_pin_nothing_is_trusted() -> None:
+    async with LoopbackSshd(echo).running() as sshd:
+        with pytest.raises(HostKeyMismatch):
+            await ssh.connect(sshd.target(pinned=False))
+
+
+async def test_first_use_accepts_and_tells_every_key() -> None:
+    async with LoopbackSshd(echo).running() as sshd:
+        connection = await ssh.connect(sshd.target(pinned=False, policy="TrustOnFirstUse"))
+        assert await connection.host_keys() == (sshd.public_host_key,)
+        connection.abort()
+
+
+async def test_first_use_is_over_once_a_key_is_known() -> None:
+    async with LoopbackSshd(echo).running() as sshd:
+        other = " ".join(asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().split()[:2])
+        with pytest.raises(HostKeyMismatch):
+            await ssh.connect(sshd.target(host_keys=(other,), policy="TrustOnFirstUse"))
+
+
+async def test_a_plain_key_is_no_certificate() -> None:
+    async with LoopbackSshd(echo).running() as sshd:
+        with pytest.raises(HostKeyMismatch, match="certificate"):
+            await ssh.connect(sshd.target(policy="CertificateAuthority"))
+
+
+async def test_a_certificate_of_the_pinned_authority_is_trusted() -> None:
+    authority = asyncssh.generate_private_key("ssh-ed25519")
+    sshd = LoopbackSshd(echo)
+    certificate = authority.generate_host_certificate(sshd.host_key, "host", principals=["127.0.0.1"])
+    sshd.host_key = (sshd.host_key, certificate)  # type: ignore[assignment]
+    async with sshd.running():
+        pin = " ".join(authority.export_public_key().decode().split()[:2])
+        connection = await ssh.connect(sshd.target(pinned=False, host_keys=(pin,), policy="CertificateAuthority"))
+        connection.abort()
+
+
+async def test_a_refused_key_is_offered_once() -> None:
+    async with LoopbackSshd(echo).running() as sshd:
+        with pytest.raises(AuthenticationFailed, match="authorized_keys"):
+            await ssh.connect(sshd.target(key=asyncssh.generate_private_key("ssh-ed25519")))
+        assert sshd.attempts == 1
+
+
+async def test_a_closed_port_means_the_host_lives() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(Refused, match="is sshd running there"):
+        await ssh.connect(LoopbackSshd(echo).target(port=port))
+
+
+async def test_a_connection_closed_before_the_banner_means_the_host_lives() -> None:
+    async def slam(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(slam, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(Refused, match="MaxStartups"):
+            await ssh.connect(LoopbackSshd(echo).target(port=server.sockets[0].getsockname()[1]))
+
+
+async def test_a_host_that_says_nothing_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "LOGIN_TIMEOUT_S", 0.2)
+    held: list[asyncio.StreamWriter] = []
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+
+    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(Unreachable):
+            await ssh.connect(LoopbackSshd(echo).target(port=server.sockets[0].getsockname()[1]))
+        for writer in held:
+            writer.close()
+
+
+async def test_an_unknown_name_is_unreachable() -> None:
+    with pytest.raises(Unreachable, match="does not resolve"):
+        await ssh.connect(LoopbackSshd(echo).target(host="no-such-host.invalid"))
+
+
+async def test_a_key_that_is_none_is_the_users_to_mend() -> None:
+    with pytest.raises(InvalidSpec, match="private key cannot be read") as caught:
+        await ssh.connect(Target(host="127.0.0.1", user="root", credentials=Credentials(b"nonsense")))
+    assert caught.value.reason == "InvalidKey"
+
+
+def test_a_key_never_shows_in_a_repr() -> None:
+    assert "canary" not in repr(Target(host="h", user="root", credentials=Credentials(b"canary", b"canary")))
+
+
+async def test_many_nodes_share_one_connection_to_their_jump_host() -> None:
+    opened: list[Target] = []
+
+    async def open_one(target: Target, *, through: object = None) -> ssh.Connection:
+        opened.append(target)
+        await asyncio.sleep(0.01)
+        return _Idle()  # type: ignore[return-value]
+
+    jump = Target(host="jump", user="root", credentials=Credentials(b"k"))
+    governor = Governor(open_one)
+    nodes = [Target(host=f"n{number}", user="root", credentials=Credentials(b"k"), jump=jump) for number in range(20)]
+    await asyncio.gather(*(governor.open(node) for node in nodes))
+    assert opened.count(jump) == 1
+    assert len(opened) == 21
+
+
+async def test_handshakes_are_bounded_per_jump_host_and_in_all() -> None:
+    most: dict[str, int] = {"now": 0, "most": 0}
+
+    async def open_one(target: Target, *, through: object = None) -> ssh.Connection:
+        most["now"] += 1
+        most["most"] = max(most["most"], most["now"])
+        await asyncio.sleep(0.01)
+        most["now"] -= 1
+        return _Idle()  # type: ignore[return-value]
+
+    jump = Target(host="jump", user="root", credentials=Credentials(b"k"))
+    governor = Governor(open_one)
+    await asyncio.gather(*(governor.open(Target(host=f"n{n}", user="root", credentials=Credentials(b"k"), jump=jump)) for n in range(40)))
+    assert most["most"] <= 8
+    most["most"] = 0
+    await asyncio.gather(*(governor.open(Target(host=f"n{n}", user="root", credentials=Credentials(b"k"))) for n in range(80)))
+    assert most["most"] <= 30
+
+
+async def test_a_failing_jump_host_fails_its_nodes_and_is_tried_anew() -> None:
+    tries = 0
+
+    async def open_one(target: Target, *, through: object = None) -> ssh.Connection:
+        nonlocal tries
+        if target.host == "jump":
+            tries += 1
+            raise Refused("closed")
+        raise AssertionError("a node was opened without its jump host")
+
+    jump = Target(host="jump", user="root", credentials=Credentials(b"k"))
+    governor = Governor(open_one)
+    node = Target(host="n", user="root", credentials=Credentials(b"k"), jump=jump)
+    for _ in range(2):
+        with pytest.raises(MoorageError):
+            await governor.open(node)
+    assert tries == 2
+
+
+class _Idle:
+    async def closed(self) -> None:
+        await asyncio.Event().wait()
