@@ -1,0 +1,162 @@
+"""What the agent keeps on disk: host id, binding, the document in force, and each task's spec and record.
+
+Files are replaced by rename, so the death of a process leaves the old or the new. A power cut is another matter: without fsync a renamed
+file may be empty afterwards. The binding is rare and is synced at once. The document is frequent and is written in turn to two slots, each
+with its hash, and synced off the hot path: one of the two is always whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from typing import Any
+
+from moorage_agent.ownership import Binding
+from moorage_agent.paths import Paths
+from moorage_agent.protocol import NodeSpec, ProtocolError, TaskSpec, content_hash, from_wire, to_wire
+from moorage_agent.task_state import Record
+
+
+def replace_file(path: str, data: bytes, *, durable: bool = False) -> None:
+    """Write `data` as `path`, whole or not at all. durable: it also survives a power cut (costs milliseconds)."""
+    temporary = f"{path}.new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        _write_all(descriptor, data)
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, path)
+    if durable:
+        sync_directory(os.path.dirname(path))
+
+
+def sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: str) -> Any:
+    """The JSON in a file; None when it is absent or damaged (a power cut can leave it empty)."""
+    try:
+        with open(path, "rb") as file:
+            return json.loads(file.read())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
+class HostState:
+    """The node's own facts: host id, binding, document."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._slot = 0
+        self._unsynced: str | None = None
+
+    def host_id(self) -> str:
+        """Made once, at random: clones of a machine share its machine-id."""
+        path = f"{self._paths.state}/host-id"
+        held = read_json(path)
+        if not isinstance(held, str) or not held:
+            held = str(uuid.uuid4())
+            replace_file(path, json.dumps(held).encode(), durable=True)
+        return held
+
+    def binding(self) -> Binding | None:
+        data = read_json(f"{self._paths.state}/binding.json")
+        return from_wire(Binding, data) if data else None
+
+    def save_binding(self, binding: Binding) -> None:
+        replace_file(f"{self._paths.state}/binding.json", json.dumps(to_wire(binding)).encode(), durable=True)
+
+    def document(self, binding: Binding) -> tuple[NodeSpec, str] | None:
+        """The newest whole document of this binding, and its hash."""
+        found = []
+        for slot in (0, 1):
+            data = read_json(self._slot_path(slot))
+            if not isinstance(data, dict) or content_hash(data.get("spec")) != data.get("hash"):
+                continue
+            with contextlib.suppress(ProtocolError):
+                spec = from_wire(NodeSpec, data["spec"])
+                if (spec.swarm_id, spec.node_uid) == (binding.swarm_id, binding.node_uid):
+                    found.append((spec.epoch, spec.revision, slot, spec, str(data["hash"])))
+        if not found:
+            return None
+        _, _, self._slot, newest, digest = max(found, key=lambda entry: entry[:3])
+        self._slot = 1 - self._slot
+        return newest, digest
+
+    def save_document(self, spec: Any, digest: str) -> None:
+        """Keep a document (its wire form). It outlives the daemon now, and a power cut once `sync` returned."""
+        path = self._slot_path(self._slot)
+        replace_file(path, b'{"hash":"%s","spec":%s}' % (digest.encode(), json.dumps(spec, separators=(",", ":")).encode()))
+        self._unsynced = path
+
+    def sync(self) -> None:
+        """Put the last saved document on the platter. Runs in a thread; until it returns, saves go to the same slot."""
+        path, self._unsynced = self._unsynced, None
+        if path is None:
+            return
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_directory(self._paths.state)
+        if self._unsynced is None:
+            self._slot = 1 - self._slot
+
+    def _slot_path(self, slot: int) -> str:
+        return f"{self._paths.state}/document-{'ab'[slot]}.json"
+
+
+class TaskStore:
+    """Each task's spec and record, in the task's directory: what is needed to stop it after the document forgot it."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+
+    def known(self) -> list[str]:
+        """Uids of the tasks that have a directory."""
+        try:
+            return sorted(name for name in os.listdir(self._paths.tasks) if len(name) == 36)
+        except FileNotFoundError:
+            return []
+
+    def spec(self, uid: str) -> TaskSpec | None:
+        data = read_json(f"{self._paths.task(uid)}/task.json")
+        with contextlib.suppress(ProtocolError):
+            return from_wire(TaskSpec, data) if data else None
+        return None
+
+    def record(self, uid: str) -> Record:
+        data = read_json(f"{self._paths.task(uid)}/record.json")
+        with contextlib.suppress(ProtocolError):
+            return from_wire(Record, data) if data else Record()
+        return Record()
+
+    def save_spec(self, spec: TaskSpec) -> None:
+        directory = self._paths.task(spec.uid)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        replace_file(f"{directory}/task.json", json.dumps(to_wire(spec)).encode())
+
+    def save_record(self, uid: str, record: Record) -> None:
+        directory = self._paths.task(uid)
+        data = json.dumps(to_wire(record)).encode()
+        try:
+            replace_file(f"{directory}/record.json", data)
+        except FileNotFoundError:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            replace_file(f"{directory}/record.json", data)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

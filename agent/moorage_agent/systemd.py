@@ -1,0 +1,68 @@
+"""The daemon as a unit of systemd. The unit owns no container (they live in a scope of the runtime's), so a restart of it is harmless."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from moorage_agent.errors import AgentError
+
+UNIT = "moorage-agent.service"
+UNIT_FILE = f"/etc/systemd/system/{UNIT}"
+
+
+def unit_text(python: str, home: str, *, log: str) -> str:
+    """The unit of the agent unpacked at `home`."""
+    return f"""[Unit]
+Description=Moorage agent: runs the containers of this node
+After=network-online.target local-fs.target
+Wants=network-online.target
+
+[Service]
+Type=notify
+ExecStart={python} -I -S -E {home} serve
+Restart=always
+RestartSec=1
+StandardOutput=append:{log}
+StandardError=inherit
+OOMScoreAdjust=-900
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def start(home: str, *, log: str) -> None:
+    """Write, enable and start the unit; the call returns when the daemon listens. Raises AgentError with systemd's words."""
+    wanted = unit_text(sys.executable, home, log=log)
+    if _read(UNIT_FILE) != wanted:
+        os.makedirs(os.path.dirname(log), mode=0o700, exist_ok=True)
+        with open(UNIT_FILE + ".new", "w", encoding="utf-8") as file:
+            file.write(wanted)
+        os.replace(UNIT_FILE + ".new", UNIT_FILE)
+        _systemctl("daemon-reload")
+        _systemctl("enable", UNIT)
+    _systemctl("restart", UNIT)
+
+
+def remove() -> None:
+    """Forget the unit without stopping it: the caller may be its process."""
+    if os.path.exists(UNIT_FILE):
+        _systemctl("disable", UNIT)
+        os.unlink(UNIT_FILE)
+        _systemctl("daemon-reload")
+
+
+def _systemctl(*args: str) -> None:
+    done = subprocess.run(["systemctl", "--quiet", *args], capture_output=True, text=True, timeout=90, check=False)
+    if done.returncode != 0:
+        raise AgentError("SystemdRefused", f"systemctl {' '.join(args)} ended with {done.returncode}: {done.stderr.strip()}")
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,107 @@
+"""What a task's view means to the operator: its state, reason and message. Pure. (restarts, state) only grows."""
+
+from __future__ import annotations
+
+from moorage_agent.protocol import Exit, ImageReport, TaskReport
+from moorage_agent.restart import crash_looping
+from moorage_agent.steps import cut_off
+from moorage_agent.task_state import DISCONNECTED, HOST_REBOOTED, REMOVED, REPLACED, UNHEALTHY, ImageView, Moment, TaskView
+
+REPORTED_EXITS = 5
+
+
+def task_report(view: TaskView, now: Moment) -> TaskReport:
+    """The report of one task. `stopping` says that the container is on its way out for good."""
+    record, seen = view.record, view.seen
+    state, reason, message = _state(view, now)
+    last: Exit | None = record.exits[-1] if record.exits else None
+    return TaskReport(
+        uid=view.uid,
+        state=state,
+        reason=reason,
+        message=message,
+        restarts=record.restarts,
+        exit_code=last.code if last else None,
+        oom_killed=last.oom_killed if last else False,
+        last_exits=record.exits[-REPORTED_EXITS:],
+        started_at=seen.started_at if seen and view.alive else None,
+        pid=seen.pid if seen and view.alive else None,
+        healthy=view.healthy if view.alive else None,
+        stopping=not view.wanted or _stopped_for(view) == REPLACED,
+    )
+
+
+def image_report(digest: str, image: ImageView) -> ImageReport:
+    return ImageReport(digest, image.state, image.reason, image.message, image.done, image.total)
+
+
+def _state(view: TaskView, now: Moment) -> tuple[str, str, str]:
+    if view.record.end is not None:
+        end = view.record.end
+        return end.state, end.reason, end.message
+    if view.alive:
+        return _alive(view)
+    if view.record.noted > 0 or view.record.run > 0:
+        return _between_runs(view, now)
+    return _before_first_run(view, now)
+
+
+def _alive(view: TaskView) -> tuple[str, str, str]:
+    stopped = _stopped_for(view)
+    proven = view.healthcheck is None or view.healthy or view.record.healthy_run == view.record.run
+    if stopped == UNHEALTHY or (view.healthy is False and stopped is None):
+        return ("Running" if proven else "Starting"), UNHEALTHY, "the health check failed; the container is being stopped"
+    if stopped is not None and stopped != REMOVED:
+        return ("Running" if proven else "Starting"), stopped, "the container is being stopped"
+    return ("Running", "", "") if proven else ("Starting", "HealthCheck", "runs; waits for its health check")
+
+
+def _between_runs(view: TaskView, now: Moment) -> tuple[str, str, str]:
+    record = view.record
+    waits = _hindrance(view, now)
+    if waits:
+        return "Starting", *waits
+    if not record.exits:
+        return "Starting", "", ""
+    last = record.exits[-1].reason
+    if last in (HOST_REBOOTED, DISCONNECTED):
+        return "Starting", last, record.message
+    return "Starting", "CrashLoop" if crash_looping(record) else last or "CrashLoopBackOff", record.message
+
+
+def _before_first_run(view: TaskView, now: Moment) -> tuple[str, str, str]:
+    waits = _hindrance(view, now)
+    if view.record.ready:
+        return "Ready", *(waits or ("", "prepared"))
+    return "Preparing", *(waits or ("", ""))
+
+
+def _hindrance(view: TaskView, now: Moment) -> tuple[str, str] | None:
+    """What keeps the task from starting, other than its own back-off."""
+    if view.image.state != "Ready":
+        return _image_hindrance(view.image)
+    if view.missing:
+        kind = "WaitingForSecrets" if any(key.startswith("secret/") for key in view.missing) else "WaitingForConfigs"
+        return kind, _missing(view)
+    if cut_off(view, now):
+        return DISCONNECTED, "waits for the operator: the task must not run without it (onDisconnect.stopAfter)"
+    if view.way_blocked and view.spec is not None and view.spec.desired_state == "Running":
+        return "WaitingForPredecessor", "waits until the task it replaces has stopped"
+    return None
+
+
+def _image_hindrance(image: ImageView) -> tuple[str, str]:
+    if image.state == "Failed":
+        return image.reason, image.message
+    progress = f": {image.done} of {image.total} bytes" if image.total else ""
+    return "Pulling", f"pulling the image{progress}"
+
+
+def _missing(view: TaskView) -> str:
+    names = ", ".join(sorted({"/".join(key.split("/")[:4]) for key in view.missing}))
+    return f"waits for {names}" + (f": {view.missing_why}" if view.missing_why else "; the operator sends them when it is connected")
+
+
+def _stopped_for(view: TaskView) -> str | None:
+    stop = view.record.stop
+    return stop.reason if stop is not None and view.alive else None

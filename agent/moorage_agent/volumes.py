@@ -1,0 +1,31 @@
+"""Named volumes: directories below paths.volumes, made when first needed, never deleted with a task. And the check of bind sources."""
+
+from __future__ import annotations
+
+import os
+
+from moorage_agent.errors import InvalidTask
+from moorage_agent.paths import Paths
+
+
+def make_volume(paths: Paths, key: str) -> tuple[str, bool]:
+    """The directory of a volume, and whether this call made it. Raises InvalidTask for a key that is none."""
+    path = paths.volume(key)
+    if os.path.isdir(path):
+        return path, False
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise InvalidTask("InvalidVolume", f"{path} is not a directory; remove it or name the volume {key} otherwise") from None
+        return path, False
+    return path, True
+
+
+def check_bind(source: str, *, target: str) -> None:
+    """Raises InvalidTask when a bind mount's source is no absolute path, or does not exist on this host."""
+    if not source.startswith("/") or "\0" in source or ".." in source.split("/"):
+        raise InvalidTask("InvalidMount", f"bind source {source!r} of {target} must be an absolute path without '..'")
+    if not os.path.lexists(source):
+        raise InvalidTask("BindSourceMissing", f"bind source {source} of {target} does not exist on this host; create it, or use a volume")
