@@ -9,6 +9,7 @@ MoorageError
 ├── HostKeyMismatch          a person decides
 ├── HostUnsuitable           the host lacks what the agent needs: a person changes the host
 ├── AgentError               the agent said no, with a code
+├── CredentialsError         a person mends the kubeconfig or the service account
 ├── NotLeader                another process leads: this one writes nothing
 └── ApiError                 the API server said no, or nothing
     ├── ApiUnavailable           wait and retry
@@ -171,3 +172,9 @@ class NotLeader(MoorageError):
     """Another process leads, or might: this one wrote nothing."""
 
     reason = "NotLeader"
+
+
+class CredentialsError(MoorageError):
+    """There is no way into the API server: a person mends the kubeconfig, the plugin or the service account."""
+
+    reason = "NoCredentials"
