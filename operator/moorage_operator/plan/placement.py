@@ -1,51 +1,21 @@
 """Where tasks may run, and why not elsewhere. Pure: reads a Fleet, returns a Placement or the reasons.
 
-Ranking is Swarm's spread: levels over the values of the preferences first; then nodes where this version keeps failing come last; then fewer
-tasks of the Service, fewer tasks in total, staying where the replaced task is, and a stable hash.
+Ranking is Swarm's spread: the levels of the preferences first (`placement_spread.py`), then the order of `placement_rank.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
+from ..errors import InvalidSpec
+from .constraint import parse_constraint, parse_spread
 from .fleet_view import Fleet
-from .placement_needs import TaskNeeds
+from .placement_batch import Batch
+from .placement_needs import Demand, TaskNeeds
+from .placement_outcome import Placement, Refused, Unplaceable
 
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    task: str
-    node: str
-
-    def describe(self) -> str:
-        return f"place {self.task} on {self.node}"
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Nodes refused for one reason. `reason` is stable and CamelCase, `text` is for people and names or counts the nodes."""
-
-    reason: str
-    text: str
-    nodes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Unplaceable:
-    """No node will do. `refused` counts every Node of the fleet once, the most frequent reason first; `reason` is the first one's.
-
-    `reason` is InvalidPlacement where only a changed manifest helps (a constraint that cannot be read).
-    """
-
-    task: str
-    reason: str
-    message: str
-    refused: tuple[Refused, ...] = ()
-
-    def describe(self) -> str:
-        return f"cannot place {self.task}: {self.message}"
+__all__ = ["Placement", "Refused", "Unplaceable", "check_demand", "place", "place_all"]
 
 
 def place(needs: TaskNeeds, fleet: Fleet, *, now: datetime) -> Placement | Unplaceable:
@@ -54,8 +24,39 @@ def place(needs: TaskNeeds, fleet: Fleet, *, now: datetime) -> Placement | Unpla
 
 
 def place_all(needs: Sequence[TaskNeeds], fleet: Fleet, *, now: datetime) -> list[Placement | Unplaceable]:
-    """A node for each task, in the order given; each placement counts for the following ones, so two Services never overcommit a node.
+    """A node for each task, in the order given. Each placement counts for the others, so two Services never overcommit a node.
 
     The order of `needs` and of the fleet's nodes has no influence on the outcome.
     """
-    raise NotImplementedError
+    batch = Batch(fleet, now)
+    outcome: dict[int, Placement | Unplaceable] = {}
+    for index in _order(needs, batch):
+        outcome[index] = invalid(needs[index]) or batch.take(needs[index])
+    return [outcome[index] for index in range(len(needs))]
+
+
+def check_demand(demand: Demand) -> None:
+    """Raises InvalidSpec for constraints and preferences that cannot be read."""
+    for text in demand.constraints:
+        parse_constraint(text)
+    parse_spread(demand.preferences)
+
+
+def invalid(task: TaskNeeds) -> Unplaceable | None:
+    try:
+        check_demand(task.demand)
+    except InvalidSpec as error:
+        return Unplaceable(task.name, error.reason, str(error))
+    return None
+
+
+def _order(needs: Sequence[TaskNeeds], batch: Batch) -> list[int]:
+    """Tasks bound to a node first; then the greatest reservations, because small ones still fit into what those leave; slots by name."""
+    texts: dict[Demand, str] = {}
+
+    def key(index: int) -> tuple[bool, int, int, str, str]:
+        task = needs[index]
+        text = texts.get(task.demand) or texts.setdefault(task.demand, repr(task.demand))
+        return batch.bound(task) is None, -task.demand.memory_bytes, -task.demand.cpu_millis, text, task.name
+
+    return sorted(range(len(needs)), key=key)

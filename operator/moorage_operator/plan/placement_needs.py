@@ -23,6 +23,7 @@ class Demand:
 
     cpu_millis and memory_bytes are reservations: a limit alone reserves nothing, as in Swarm, and a task without reservations fits wherever
     the other filters let it. `platforms` ("linux/amd64") are those of the image; empty: not known, any node will do. `constraints` and
+    `preferences` (what to spread over: "node.labels.rack") are the user's text. `features` are names of host features.
     """
 
     service: ServiceKey

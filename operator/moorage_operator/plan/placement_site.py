@@ -1,0 +1,53 @@
+"""A node while a batch of tasks is being placed: what was assumed so far is added to a copy of its load."""
+
+from __future__ import annotations
+
+from .fleet_view import NodeView
+from .fleet_view_load import Amount, Holding, Load, load_of
+from .placement_needs import TaskNeeds
+
+
+class Site:
+    __slots__ = ("_holdings", "_shared", "load", "node")
+
+    def __init__(self, node: NodeView) -> None:
+        self.node = node
+        self.load = node.load
+        self._holdings = dict(node.holdings)
+        self._shared = True
+
+    def without(self, uid: str | None, *, start_first: bool) -> Load | None:
+        """The load when that task has made way; None if it is not here. With StartFirst only its count is free, it runs on."""
+        replaced = self._holdings.get(uid or "")
+        if replaced is None:
+            return None
+        if start_first:
+            load = self.load.copy()
+            load.services[replaced.service] -= 1
+            load.tasks -= 1
+            return load
+        return load_of({key: holding for key, holding in self._holdings.items() if key != uid})
+
+    def put(self, task: TaskNeeds) -> None:
+        holding = holding_of(task)
+        self._holdings[holding.uid] = holding
+        if holding.replaces in self._holdings:
+            self.load = load_of(self._holdings)
+        else:
+            self.load = self.load.copy() if self._shared else self.load
+            self.load.add(holding)
+        self._shared = False
+
+
+def holding_of(task: TaskNeeds) -> Holding:
+    """What the task will hold. It has no uid yet: its namespace and name stand for it."""
+    demand = task.demand
+    return Holding(
+        uid=f"{demand.service.namespace}/{task.name}",
+        service=demand.service,
+        amount=Amount(demand.cpu_millis, demand.memory_bytes),
+        ports=demand.ports,
+        devices=demand.devices,
+        replaces=task.replaces,
+        start_first=task.start_first,
+    )
