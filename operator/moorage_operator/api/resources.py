@@ -1,0 +1,59 @@
+"""What a task may use, and what a node must have free for it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .scalars import Cpu, Label, Memory
+from .schema import Model, list_map
+
+
+class Limits(Model):
+    """What a task may use at most. Absent: as much as the host has."""
+
+    cpu: Cpu | None = None
+    """Cores, such as 500m or 2. The container is slowed down at the limit."""
+
+    memory: Memory | None = None
+    """Memory, such as 256Mi. A container that goes over it is killed."""
+
+    swap: Memory | None = None
+    """Swap beyond memory, such as 128Mi; 0 forbids it."""
+
+    pids: Annotated[int, Field(ge=1, le=4194304)] | None = None
+    """Processes and threads."""
+
+
+class DeviceRequest(Model):
+    """A number of devices of one kind."""
+
+    name: Label
+    """Kind of device, as in spec.devices of the Nodes."""
+
+    count: Annotated[int, Field(ge=1, le=64)] = 1
+    """How many."""
+
+
+class Reservations(Model):
+    """What a node must have free to get the task. Nothing is limited by it."""
+
+    cpu: Cpu | None = None
+    """Cores, such as 250m."""
+
+    memory: Memory | None = None
+    """Memory, such as 128Mi."""
+
+    devices: Annotated[tuple[DeviceRequest, ...], list_map("name", most=8)] = ()
+    """Devices, each used by one task alone."""
+
+
+class Resources(Model):
+    """Limits and reservations of one task."""
+
+    limits: Limits = Limits()
+    """What a task may use at most."""
+
+    reservations: Reservations = Reservations()
+    """What a node must have free for it."""
