@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Optional, Union
 
 from moorage_agent.errors import HostLacks, InvalidTask
 from moorage_agent.paths import task_uid
@@ -35,7 +34,7 @@ class Tmpfs:
     """`size` in bytes; None: half of the host's memory, counted against the container's memory limit."""
 
     target: str
-    size: Optional[int] = None
+    size: int | None = None
     mode: int = 0o1777
 
 
@@ -59,13 +58,13 @@ class Launch:
     tty: bool = False
     init: bool = False
     read_only: bool = False
-    mounts: tuple[Union[Bind, Tmpfs], ...] = ()
+    mounts: tuple[Bind | Tmpfs, ...] = ()
     network: str = "Isolated"
     hosts: tuple[tuple[str, str], ...] = ()
-    resolv_conf: Optional[str] = None
-    resources: Resources = Resources()
-    security: Security = Security()
-    logs: LogLimits = LogLimits()
+    resolv_conf: str | None = None
+    resources: Resources = field(default_factory=Resources)
+    security: Security = field(default_factory=Security)
+    logs: LogLimits = field(default_factory=LogLimits)
 
     def check(self) -> None:
         """Raise InvalidTask, or HostLacks, for what cannot start."""

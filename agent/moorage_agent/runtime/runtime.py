@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import Exit, Feature
@@ -25,9 +24,9 @@ class ContainerState:
 
     uid: str
     run: int
-    pid: Optional[int] = None
-    started_at: Optional[float] = None
-    exit: Optional[Exit] = None
+    pid: int | None = None
+    started_at: float | None = None
+    exit: Exit | None = None
 
 
 @dataclass(frozen=True)
