@@ -1,0 +1,120 @@
+"""When a node counts as lost, and what that means for its tasks.
+
+A loss is silence, and nothing but silence: a host that refuses our connection, our key or our swarm lives, and a second copy of its tasks
+would be one too many. Many nodes falling silent at once are more likely our loss than theirs, so nothing is replaced then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import Final
+
+from ..api import Node, find
+from .loss_rule import LossRule
+from .node_contact import SILENT_AFTER_S, Contact, last_frame, silent
+
+RESTART_GRACE: Final = timedelta(seconds=30)
+MASS_WINDOW: Final = timedelta(seconds=60)
+MASS_SHARE: Final = 0.30
+MASS_LEAST: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """`silent`: nodes by name, each with the time from which a loss counts. `given_up`: a person said that they will not come back.
+
+    `known`: all Node objects. `mass`: why nothing is replaced at present, or "".
+    """
+
+    known: frozenset[str]
+    silent: Mapping[str, datetime] = field(default_factory=dict)
+    given_up: frozenset[str] = frozenset()
+    mass: str = ""
+
+
+class Fate(Enum):
+    STAYS = "Stays"
+    WAITS = "Waits"
+    LOST = "Lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a task. WAITS: its node is silent and it is not lost yet; look again at `at`, if there is a time."""
+
+    fate: Fate
+    message: str = ""
+    at: datetime | None = None
+
+
+def losses(nodes: Iterable[Node], contacts: Mapping[str, Contact], *, leading_since: datetime, now: datetime) -> Losses:
+    """`contacts` are by uid of the Node; `leading_since` is when this process became leader: what it never heard gets a grace period."""
+    nodes = list(nodes)
+    given_up = {node.metadata.name for node in nodes if node.spec.out_of_service}
+    counted = [node for node in nodes if node.metadata.name not in given_up and _was_here(node, contacts)]
+    quiet = [node for node in counted if silent(contacts.get(node.metadata.uid), now=now)]
+    fallen = [_fell_silent(node, contacts, leading_since) for node in quiet]
+    return Losses(
+        known=frozenset(node.metadata.name for node in nodes),
+        silent={node.metadata.name: _counts_from(node, contacts, leading_since) for node in quiet},
+        given_up=frozenset(given_up),
+        mass=_mass(fallen, among=len(counted)),
+    )
+
+
+def verdict(node: str, rule: LossRule, found: Losses, *, now: datetime) -> Verdict:
+    """What the state of its node means for one task under the rule of its Service."""
+    if node not in found.known:
+        return Verdict(Fate.LOST, f"node {node} no longer exists")
+    if node in found.given_up:
+        return Verdict(Fate.LOST, f"node {node} is out of service")
+    if node not in found.silent:
+        return Verdict(Fate.STAYS)
+    since = found.silent[node]
+    silence = f"node {node} is silent since {since.astimezone(UTC):%H:%M:%S} UTC"
+    if rule.keep:
+        return Verdict(Fate.WAITS, f"{silence}: waits for it, {rule.why}; if it is gone for good, set spec.outOfService on Node {node}")
+    if found.mass:
+        return Verdict(Fate.WAITS, f"{silence}; {found.mass}")
+    at = since + rule.after
+    if now < at:
+        return Verdict(Fate.WAITS, f"{silence}; replaced at {at.astimezone(UTC):%H:%M:%S} UTC if it stays so", at)
+    return Verdict(Fate.LOST, f"{silence}, longer than {rule.after.total_seconds():g} s (unreachable.after)")
+
+
+def _was_here(node: Node, contacts: Mapping[str, Contact]) -> bool:
+    """A Node that was never reached has nothing to lose, and says nothing about our network."""
+    return node.status.host_id is not None or last_frame(contacts.get(node.metadata.uid)) is not None
+
+
+def _counts_from(node: Node, contacts: Mapping[str, Contact], leading_since: datetime) -> datetime:
+    """The last frame; later, where the host still refused us after it: then the time at which it stopped doing even that."""
+    heard = last_frame(contacts.get(node.metadata.uid)) or leading_since + RESTART_GRACE
+    unknown_since = _unknown_since(node)
+    return heard if unknown_since is None else max(heard, unknown_since - timedelta(seconds=SILENT_AFTER_S))
+
+
+def _fell_silent(node: Node, contacts: Mapping[str, Contact], leading_since: datetime) -> datetime:
+    """For nodes already silent when this process began the condition remembers it: else all of them would seem to fall together."""
+    heard = last_frame(contacts.get(node.metadata.uid))
+    unknown_since = _unknown_since(node)
+    return heard or min(unknown_since or leading_since, leading_since)
+
+
+def _unknown_since(node: Node) -> datetime | None:
+    ready = find(node.status.conditions, "Ready")
+    return ready.last_transition_time if ready is not None and ready.status == "Unknown" else None
+
+
+def _mass(fallen: Iterable[datetime], *, among: int) -> str:
+    times = sorted(fallen)
+    together = max((sum(start <= time <= start + MASS_WINDOW for time in times) for start in times), default=0)
+    if together < MASS_LEAST or together <= MASS_SHARE * among:
+        return ""
+    return (
+        f"{together} of {among} nodes fell silent within {MASS_WINDOW.total_seconds():g} s, which is more likely the operator's network "
+        "than theirs: nothing is replaced; set spec.outOfService on Nodes that are gone for good"
+    )
