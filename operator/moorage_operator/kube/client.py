@@ -6,9 +6,10 @@ whatever it still believes. Every method raises the errors below `ApiError`; wri
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypedDict, Unpack
 
 import orjson
 
@@ -33,6 +34,15 @@ JSON_PATCH = "application/json-patch+json"
 APPLY = "application/apply-patch+yaml"
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+class Selection(TypedDict, total=False):
+    """Which objects: of all namespaces when none is given; selectors as kubectl writes them; `metadata_only`: without spec or data."""
+
+    namespace: str
+    labels: str
+    fields: str
+    metadata_only: bool
 
 
 class Listing(NamedTuple):
@@ -84,25 +94,21 @@ class KubeApi:
         accept = METADATA if metadata_only else JSON
         return await self._read(Request("get", "GET", resource, resource.path(*key), of=str(key), accept=accept))
 
-    async def list(
-        self, resource: Resource, *, namespace: str = "", labels: str = "", fields: str = "", metadata_only: bool = False
-    ) -> Listing:
+    async def list(self, resource: Resource, **selection: Unpack[Selection]) -> Listing:
         """All of them at once, with the version of the whole."""
         items: list[Obj] = []
         version = ""
-        async for page in self.pages(resource, namespace=namespace, labels=labels, fields=fields, metadata_only=metadata_only):
+        async for page in self.pages(resource, **selection):
             items += page.items
             version = page.version
         return Listing(items, version)
 
-    async def pages(
-        self, resource: Resource, *, namespace: str = "", labels: str = "", fields: str = "", metadata_only: bool = False, limit: int = PAGE
-    ) -> AsyncIterator[Listing]:
+    async def pages(self, resource: Resource, *, limit: int = PAGE, **selection: Unpack[Selection]) -> AsyncGenerator[Listing]:
         """One consistent list, all pages of one version. Gone when reading it took so long that it fell out of history."""
-        query = _selection(labels, fields) | {"limit": str(limit)}
-        accept = METADATA_LIST if metadata_only else JSON
+        path, query = resource.path(selection.get("namespace", "")), _selectors(selection) | {"limit": str(limit)}
+        accept = METADATA_LIST if selection.get("metadata_only") else JSON
         while True:
-            answer = await self._read(Request("list", "GET", resource, resource.path(namespace), query=query, accept=accept))
+            answer = await self._read(Request("list", "GET", resource, path, query=query, accept=accept))
             metadata = answer["metadata"]
             yield Listing(answer.get("items") or [], metadata.get("resourceVersion", ""))
             if not metadata.get("continue"):
@@ -114,26 +120,25 @@ class KubeApi:
         resource: Resource,
         *,
         version: str,
-        namespace: str = "",
-        labels: str = "",
-        fields: str = "",
-        metadata_only: bool = False,
         timeout_s: float = 300.0,
         inactivity_s: float = INACTIVITY_S,
-    ) -> AsyncIterator[WatchEvent]:
+        **selection: Unpack[Selection],
+    ) -> AsyncGenerator[WatchEvent]:
         """Changes after `version`, until the server ends it after `timeout_s`. Gone when it no longer knows that version.
 
         A connection that broke or fell silent is ApiUnavailable; going on from the last version seen loses nothing.
         """
-        query = _selection(labels, fields) | {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version}
+        path = resource.path(selection.get("namespace", ""))
+        query = _selectors(selection) | {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version}
         query["timeoutSeconds"] = str(max(1, round(timeout_s)))
-        accept = METADATA if metadata_only else JSON
-        request = Request("watch", "GET", resource, resource.path(namespace), query=query, accept=accept)
-        async for line in self._transport.lines(request, inactivity_s=inactivity_s):
-            event = orjson.loads(line)
-            if event["type"] == "ERROR":
-                raise status_error(request.describe(), event["object"])
-            yield WatchEvent(event["type"], event["object"])
+        accept = METADATA if selection.get("metadata_only") else JSON
+        request = Request("watch", "GET", resource, path, query=query, accept=accept)
+        async with aclosing(self._transport.lines(request, inactivity_s=inactivity_s)) as lines:
+            async for line in lines:
+                event = orjson.loads(line)
+                if event["type"] == "ERROR":
+                    raise status_error(request.describe(), event["object"])
+                yield WatchEvent(event["type"], event["object"])
 
     # --- writing
 
@@ -184,7 +189,7 @@ class KubeApi:
     async def delete_collection(self, resource: Resource, *, namespace: str, labels: str = "", fields: str = "") -> None:
         """Asks for the deletion of all that is selected; finalizers may hold some of it for longer."""
         options = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
-        query = _selection(labels, fields)
+        query = _selectors({"labels": labels, "fields": fields})
         path = resource.path(namespace)
         await self._write(Request("deletecollection", "DELETE", resource, path, of=f"in {namespace}", query=query, body=options))
 
@@ -214,5 +219,6 @@ def _typed(resource: Resource, obj: Obj) -> Obj:
     return {"apiVersion": resource.api_version, "kind": resource.kind, **obj}
 
 
-def _selection(labels: str, fields: str) -> dict[str, str]:
-    return {name: value for name, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
+def _selectors(selection: Selection) -> dict[str, str]:
+    query = {"labelSelector": selection.get("labels", ""), "fieldSelector": selection.get("fields", "")}
+    return {name: value for name, value in query.items() if value}

@@ -130,8 +130,8 @@ class WorkQueue(Generic[K]):
         try:
             after_s = await self._reconcile(key)
         except NotLeader:
-            # Whoever leads sees the same key; this process looks again when it leads.
-            return self._settled(key, "not-leader", None)
+            # May pass: a late renewal of the Lease. Where it does not, the frame stops this queue.
+            return "not-leader", self._postponed(key)
         except InvalidSpec as error:
             log.info("reconcile refused", extra=context | {"error": str(error)})
             return self._settled(key, "invalid", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -79,7 +79,7 @@ class Transport:
                 break
         raise error_of(request.describe(), answer.status, answer.headers, answer.body)
 
-    async def lines(self, request: Request, *, inactivity_s: float) -> AsyncIterator[bytes]:
+    async def lines(self, request: Request, *, inactivity_s: float) -> AsyncGenerator[bytes]:
         """The answer line by line as it comes; ends when the server ends it. A silence of `inactivity_s` is ApiUnavailable."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=inactivity_s)
         try:

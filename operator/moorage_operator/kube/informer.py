@@ -1,0 +1,132 @@
+"""Keeps a Cache equal to the API server: a full list, then a watch from there on, and the list again whenever the watch cannot go on.
+
+A deletion that fell into a gap is found by the list, so the list is also repeated on a slow timer, whatever the watch says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import aclosing
+from random import Random
+from typing import Unpack
+
+from moorage_operator.errors import ApiError, ApiUnavailable, TooManyRequests
+from moorage_operator.kube.backoff import Backoff
+from moorage_operator.kube.cache import Cache
+from moorage_operator.kube.client import KubeApi, Selection, WatchEvent
+from moorage_operator.kube.clock import Clock
+from moorage_operator.kube.object import key_of, uid_of, version_of
+
+log = logging.getLogger(__name__)
+
+RELIST_S = 600.0
+WATCH_S = 300.0
+"""Servers end watches after 30 to 60 minutes anyway; ending them ourselves spreads the reconnects of many watches over time."""
+
+TOO_SHORT_S = 1.0
+"""A watch that ended so soon was cut by something in between; begun again at once it would spin."""
+
+
+class Informer:
+    """`run` never returns: it is for a Supervisor. `synced` is set by the first full list and stays set."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        cache: Cache,
+        *,
+        clock: Clock,
+        random: Random,
+        relist_s: float = RELIST_S,
+        watch_s: float = WATCH_S,
+        backoff: Backoff | None = None,
+        **selection: Unpack[Selection],
+    ) -> None:
+        self.synced = asyncio.Event()
+        self.relists = 0
+        self.failures = 0
+        self._api = api
+        self._cache = cache
+        self._clock = clock
+        self._random = random
+        self._relist_s = relist_s
+        self._watch_s = watch_s
+        self._backoff = backoff or Backoff(base_s=0.2, cap_s=30.0)
+        self._selection = selection
+        self._version = ""
+        self._failures_in_a_row = 0
+        self._heard_at = clock.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the server was last heard of: a list, an event or a bookmark (about one a minute)."""
+        return self._clock.monotonic() - self._heard_at
+
+    async def run(self) -> None:
+        while True:
+            try:
+                self._version = await relist(self._api, self._cache, **self._selection)
+                self._listed()
+                await self._follow(until=self._clock.monotonic() + self._about(self._relist_s))
+            except ApiError as error:
+                await self._pause(error)
+
+    async def _follow(self, *, until: float) -> None:
+        """One watch after another, each from where the last one ended; returns when a full list is due."""
+        while (left_s := until - self._clock.monotonic()) > 0:
+            try:
+                await self._watch(min(left_s, self._about(self._watch_s)))
+            except (ApiUnavailable, TooManyRequests) as error:
+                # Nothing is missed that a watch from the same version does not bring; a list would add to the server's trouble.
+                await self._pause(error)
+
+    async def _watch(self, timeout_s: float) -> None:
+        began = self._clock.monotonic()
+        watch = self._api.watch(self._cache.resource, version=self._version, timeout_s=timeout_s, **self._selection)
+        async with aclosing(watch) as events:
+            async for event in events:
+                self._take(event)
+        if self._clock.monotonic() - began < min(timeout_s, TOO_SHORT_S):
+            raise ApiUnavailable(f"cannot watch {self._cache.resource}: the server ended it at once")
+        self._heard()
+
+    def _take(self, event: WatchEvent) -> None:
+        obj = event.object
+        if event.type == "DELETED":
+            self._cache.remove(key_of(obj), uid=uid_of(obj), version=version_of(obj))
+        elif event.type != "BOOKMARK":
+            self._cache.put(obj)
+        self._version = obj["metadata"]["resourceVersion"]
+        self._heard()
+
+    def _listed(self) -> None:
+        # Does not count as success yet: a server that lists but refuses every watch must not be listed in a loop.
+        self._heard_at = self._clock.monotonic()
+        self.relists += 1
+        self.synced.set()
+
+    def _heard(self) -> None:
+        self._heard_at = self._clock.monotonic()
+        self._failures_in_a_row = 0
+
+    async def _pause(self, error: ApiError) -> None:
+        self.failures += 1
+        self._failures_in_a_row += 1
+        delay_s = self._backoff.delay(self._failures_in_a_row, self._random)
+        log.info("watch interrupted", extra={"resource": str(self._cache.resource), "error": str(error), "again_in_s": round(delay_s, 1)})
+        await self._clock.sleep(delay_s)
+
+    def _about(self, seconds: float) -> float:
+        return seconds * self._random.uniform(0.8, 1.2)
+
+
+async def relist(api: KubeApi, cache: Cache, **selection: Unpack[Selection]) -> str:
+    """One full list into the cache, what it lacks removed; returns its version. Also for caches that something else feeds."""
+    comparison, version = cache.relist(), ""
+    async with aclosing(api.pages(cache.resource, **selection)) as pages:
+        async for page in pages:
+            comparison.page(page.items, page.version)
+            version = page.version
+    comparison.done(version)
+    return version
