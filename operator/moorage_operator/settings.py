@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     lease: str = "moorage-operator"
     """Name of the Lease that decides which process commands the swarm."""
 
-    swarm_secret: str = "moorage-swarm"
+    swarm_secret: str = "moorage-swarm"  # noqa: S105 (a name)
     """Secret with the swarm's id and the key that hashes of secrets are made with; made at first start."""
 
     identity: str = Field(default_factory=lambda: str(uuid.uuid4()))
