@@ -304,6 +304,8 @@ class Listener:
 
 @dataclass(frozen=True)
 class HostFacts:
+    """`volumes` are the keys of the named volumes this host has: a task goes back to its data, even after its Service was made anew."""
+
     host_id: str
     hostname: str
     os: str
@@ -317,6 +319,7 @@ class HostFacts:
     cgroup: str
     features: tuple[Feature, ...] = ()
     listeners: tuple[Listener, ...] = ()
+    volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -243,6 +243,9 @@ class NodeStatus(Model):
     listeners: Annotated[tuple[ListenerStatus, ...], atomic_list(256)] = ()
     """Ports of the host taken by processes that are not ours."""
 
+    volumes: Annotated[tuple[Line, ...], atomic_list(1024)] = ()
+    """Named volumes on the host, as namespace/stack/name: tasks go back to their data."""
+
     conditions: Conditions = ()
     """Ready: takes and runs tasks. Connected: the operator talks to the agent. AgentCurrent: the agent has the operator's version."""
 
