@@ -74,7 +74,7 @@ class TaskTemplate(Model):
     args: Annotated[tuple[Argument, ...], atomic_list(256)] | None = None
     """Replaces the image's default arguments."""
 
-    env: Annotated[tuple[EnvVar, ...], list_map("name", most=512)] = ()
+    env: Annotated[tuple[EnvVar, ...], list_map("name", most=400)] = ()
     """Environment variables, beyond those of the image."""
 
     env_from: Annotated[tuple[EnvFrom, ...], atomic_list(16)] = ()

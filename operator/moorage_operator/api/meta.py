@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from .scalars import DataKey, LabelKey, LabelValue, ObjectName
+from .scalars import DataKey, LabelKey, LabelValue, ObjectName, RefName
 from .schema import Model
 
 GROUP: Final = "moorage.dev"
@@ -67,7 +67,7 @@ class LocalRef(Model):
 class KeyRef(Model):
     """One entry of a Secret or ConfigMap in the same namespace."""
 
-    name: ObjectName
+    name: RefName
     """Name of the Secret or ConfigMap, in the namespace of the object that refers to it."""
 
     key: DataKey
