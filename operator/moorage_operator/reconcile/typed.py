@@ -1,0 +1,63 @@
+"""A cache seen through its model: each object is parsed once per version, when somebody first asks for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
+
+from moorage_operator.api.resource import Resource as Model
+from moorage_operator.errors import InvalidSpec
+from moorage_operator.kube.cache import Cache, Change
+from moorage_operator.kube.object import Key, Obj, uid_of
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Model)
+
+
+class Typed(Generic[M]):
+    """What cannot be parsed does not exist for planners: the API server refuses such objects, so it is of a schema older than ours."""
+
+    def __init__(self, cache: Cache, model: type[M]) -> None:
+        self.raw = cache
+        self._model = model
+        self._parsed: dict[str, tuple[Obj, M | None]] = {}
+        cache.subscribe(self._forget)
+
+    def get(self, key: Key) -> M | None:
+        obj = self.raw.get(key)
+        return None if obj is None else self.of(obj)
+
+    def by_uid(self, uid: str) -> M | None:
+        obj = self.raw.by_uid(uid)
+        return None if obj is None else self.of(obj)
+
+    def by(self, index: str, value: str) -> list[M]:
+        return list(self._all(self.raw.by(index, value)))
+
+    def __iter__(self) -> Iterator[M]:
+        return self._all(self.raw.values())
+
+    def of(self, obj: Obj) -> M | None:
+        uid = uid_of(obj)
+        known = self._parsed.get(uid)
+        if known is None or known[0] is not obj:
+            known = self._parsed[uid] = (obj, self._parse(obj))
+        return known[1]
+
+    def _parse(self, obj: Obj) -> M | None:
+        try:
+            return self._model.parse(obj)
+        except InvalidSpec as error:
+            log.error(
+                "an object cannot be read", extra={"kind": self._model.KIND.name, "name": obj["metadata"]["name"], "error": str(error)}
+            )
+            return None
+
+    def _all(self, objects: Iterable[Obj]) -> Iterator[M]:
+        return (model for model in map(self.of, objects) if model is not None)
+
+    def _forget(self, change: Change) -> None:
+        if change.old is not None and (change.new is None or uid_of(change.new) != uid_of(change.old)):
+            self._parsed.pop(uid_of(change.old), None)
