@@ -50,7 +50,7 @@ class Typed(Generic[M]):
         try:
             return self._model.parse(obj)
         except InvalidSpec as error:
-            log.error(
+            log.warning(
                 "an object cannot be read", extra={"kind": self._model.KIND.name, "name": obj["metadata"]["name"], "error": str(error)}
             )
             return None
