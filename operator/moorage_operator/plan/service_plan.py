@@ -1,6 +1,7 @@
 """What a Service needs done: Tasks to create, to let run, to give up, to stop. Frozen values that can describe themselves.
 
-The writes of a plan are safe to make in the order of `steps()`, to repeat, and to stop after any of them: the next plan goes on from what is.
+The writes of a plan are safe to make in the order of `steps()`, to repeat, and to stop after any of them: the next plan goes on from
+what is.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ START_FIRST = "StartFirst"
 class TaskDraft:
     """A Task to be placed, then created. `container` is the wire form of protocol.Container.
 
-    `optional`: it would be an improvement, not a duty (a crashing task moves to a better node); it is created only when a node is found.
-    Any other draft without a node is created as Pending, with the reasons. `reason` says why there is a new Task, for an Event.
+    `optional`: it would be an improvement, not a duty (a crashing task moves to a better node); it is created only when a node other than
+    that of the Task it replaces is found. Any other draft without a node is created as Pending, with the reasons. `reason` says why
+    there is a new Task, for an Event.
     """
 
     name: str
@@ -95,16 +97,22 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where the Service stands, in slots. `waiting` are slots that cannot be worked on now, each with its reason."""
+    """Where the Service stands, in slots, with texts for people.
+
+    `replacing`: under way, or just done and in the pause after it. `unsettled`: ready, but not yet for as long as update.monitor.
+    `failing`: how tasks of the wished version fail. `over`: why there will be no further task of that version. `waiting`: what cannot be
+    worked on now.
+    """
 
     wanted: int = 0
     updated: int = 0
     stale: int = 0
     replacing: int = 0
+    unsettled: int = 0
     failing: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
     paused: Problem | None = None
-    settles_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,143 @@
+"""What a Service asks for, worked out once per plan: its version, container, policies, and what its tasks need of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+from moorage_agent import protocol
+
+from ..api import Image, Service, ServiceSpec, find, seconds
+from ..errors import InvalidSpec
+from .container import Compiled, Owner, compile_container
+from .container_data import DataVersions
+from .loss_rule import LossRule, check_disconnect, loss_rule
+from .placement_needs import Demand, ServiceKey
+from .service_plan import Problem
+from .version import version_of
+
+
+@dataclass(frozen=True)
+class Wish:
+    """`version` is None while it cannot be told; `problems` say why. Durations are those of spec, as timedelta."""
+
+    key: ServiceKey
+    uid: str
+    spec: ServiceSpec
+    compiled: Compiled
+    version: str | None
+    demand: Demand
+    volumes: tuple[str, ...]
+    delay: timedelta
+    monitor: timedelta
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def is_global(self) -> bool:
+        return self.spec.mode == "Global"
+
+    @property
+    def start_first(self) -> bool:
+        return self.spec.update.order == "StartFirst"
+
+    @property
+    def restart(self) -> protocol.Restart:
+        return self.compiled.container.restart
+
+    @cached_property
+    def sticky(self) -> bool:
+        """A volume mount implies it: an empty database elsewhere is worse than a pause."""
+        sticky = self.spec.placement.sticky
+        return bool(self.volumes) if sticky is None else sticky
+
+    @cached_property
+    def loss_rule(self) -> LossRule:
+        """What a lost node means here. What belongs to its node, and what must not run a second time, waits."""
+        rule = loss_rule(self.spec)
+        if self.is_global:
+            return LossRule(keep=True, after=rule.after, why="as a task of a Global service belongs to its node")
+        if self.restart.condition == "None" and not rule.keep:
+            return LossRule(keep=True, after=rule.after, why="as restart.condition is None: it must not run a second time")
+        return rule
+
+    @cached_property
+    def wire(self) -> Mapping[str, Any]:
+        """Task.spec.container of a task that follows no failure; all tasks share it."""
+        wire: dict[str, Any] = protocol.to_wire(self.compiled.container)
+        return wire
+
+
+def wish_of(service: Service, image: Image | None, data: DataVersions) -> Wish:
+    """Raises InvalidSpec for what the API server should have refused."""
+    spec, meta = service.spec, service.metadata
+    owner = Owner(meta.namespace, meta.name, stack_of(service))
+    compiled = compile_container(spec, owner, data)
+    digest, unpinned = pinned_digest(spec, image)
+    problems = [Problem(one.reason, one.message, stalled=True) for one in compiled.missing]
+    problems += [] if unpinned is None else [unpinned]
+    problems += _refused(spec)
+    version = None if problems or digest is None else version_of(spec, data=compiled.data, digest=digest)
+    return Wish(
+        key=ServiceKey(meta.namespace, meta.name),
+        uid=meta.uid,
+        spec=spec,
+        compiled=compiled,
+        version=version,
+        demand=_demand(service, compiled.container, version or "", image),
+        volumes=tuple(mount.source for mount in compiled.container.mounts if mount.kind == "volume" and mount.source is not None),
+        delay=timedelta(seconds=seconds(spec.update.delay)),
+        monitor=timedelta(seconds=seconds(spec.update.monitor)),
+        problems=tuple(dict.fromkeys(problems)),
+    )
+
+
+def stack_of(service: Service) -> str | None:
+    """The Stack that owns the Service; a label alone makes nobody a member."""
+    owner = service.metadata.controller
+    return owner.name if owner is not None and owner.kind == "Stack" else None
+
+
+def pinned_digest(spec: ServiceSpec, image: Image | None) -> tuple[str | None, Problem | None]:
+    """What the tasks' image means, or why that is not known. An answer to an older reference does not count."""
+    asked = spec.task.image or f"Image {spec.task.image_ref.name if spec.task.image_ref else '?'}"
+    if image is None:
+        if spec.task.image_ref is not None:
+            return None, Problem(
+                "ImageMissing", f"{asked} does not exist in this namespace: create it or change task.imageRef", stalled=True
+            )
+        return None, Problem("ImageNotResolved", f"image {asked} is not resolved to a digest yet")
+    source = image.spec.registry.reference if image.spec.registry is not None else None
+    current = spec.task.image is None or source == spec.task.image
+    if current and image.status.digest is not None and (source is None or image.status.reference in (None, source)):
+        return image.status.digest, None
+    ready = find(image.status.conditions, "Ready")
+    why = f": {ready.message}" if current and ready is not None and ready.status == "False" and ready.message else ""
+    return None, Problem("ImageNotResolved", f"{asked} is not resolved to a digest yet{why}")
+
+
+def _refused(spec: ServiceSpec) -> list[Problem]:
+    """What the schema cannot see because it lies in several fields."""
+    try:
+        check_disconnect(spec)
+    except InvalidSpec as error:
+        return [Problem(error.reason, str(error), stalled=True)]
+    return []
+
+
+def _demand(service: Service, container: protocol.Container, version: str, image: Image | None) -> Demand:
+    placement, reservations = service.spec.placement, service.spec.task.resources.reservations
+    return Demand(
+        service=ServiceKey(service.metadata.namespace, service.metadata.name),
+        version=version,
+        cpu_millis=container.resources.cpu_reservation or 0,
+        memory_bytes=container.resources.memory_reservation or 0,
+        devices=tuple((device.name, device.count) for device in reservations.devices),
+        ports=container.ports,
+        platforms=() if image is None or image.status.platform is None else (image.status.platform,),
+        constraints=placement.constraints,
+        preferences=tuple(preference.spread for preference in placement.preferences),
+        max_per_node=placement.max_replicas_per_node,
+    )
