@@ -90,11 +90,14 @@ class Paths:
         return f"{self.run}/tasks/{task_uid(uid)}"
 
     def volume(self, key: str) -> str:
-        """The directory of the volume `key`: namespace/stack/name or namespace/stack/name/slot. Raises InvalidTask for any other shape."""
+        """The directory of the volume `key`: namespace/stack/name, or namespace/stack/name/slot. Raises InvalidTask for any other shape.
+
+        The slot is joined to the name, as name@slot: a slot's volume must not lie inside another volume.
+        """
         parts = key.split("/")
         if len(parts) not in (3, 4) or not all(map(_harmless, parts)):
             raise InvalidTask("InvalidVolume", f"volume key {key!r} is not namespace/stack/name or namespace/stack/name/slot")
-        return f"{self.volumes}/{key}"
+        return f"{self.volumes}/{parts[0]}/{parts[1]}/{'@'.join(parts[2:])}"
 
     def boot_id(self) -> str:
         with open(self.boot_id_file, encoding="ascii") as file:

@@ -52,12 +52,12 @@ def read_json(path: str) -> Any:
 
 
 class HostState:
-    """The node's own facts: host id, binding, document."""
+    """The node's own facts: host id, binding, document. `unsynced`: a saved document a power cut could still take."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._slot = 0
-        self._unsynced: str | None = None
+        self.unsynced: str | None = None
 
     def host_id(self) -> str:
         """Made once, at random: clones of a machine share its machine-id."""
@@ -96,11 +96,11 @@ class HostState:
         """Keep a document (its wire form). It outlives the daemon now, and a power cut once `sync` returned."""
         path = self._slot_path(self._slot)
         replace_file(path, b'{"hash":"%s","spec":%s}' % (digest.encode(), json.dumps(spec, separators=(",", ":")).encode()))
-        self._unsynced = path
+        self.unsynced = path
 
     def sync(self) -> None:
         """Put the last saved document on the platter. Runs in a thread; until it returns, saves go to the same slot."""
-        path, self._unsynced = self._unsynced, None
+        path, self.unsynced = self.unsynced, None
         if path is None:
             return
         descriptor = os.open(path, os.O_RDONLY)
@@ -109,7 +109,7 @@ class HostState:
         finally:
             os.close(descriptor)
         sync_directory(self._paths.state)
-        if self._unsynced is None:
+        if self.unsynced is None:
             self._slot = 1 - self._slot
 
     def _slot_path(self, slot: int) -> str:

@@ -151,7 +151,9 @@ def task_steps(view: TaskView, now: Moment) -> tuple[Step, ...]:
     """The next step of one task: of its running container, of an end nobody noted, or on the way to the next start."""
     if view.busy:
         return ()
-    if view.unnoted is not None and view.seen is not None:
+    if view.trouble is not None and view.wanted and not view.alive:
+        return (_settle(view, now),)
+    if view.unnoted is not None and view.seen is not None and view.record.end is None:
         return (NoteExit(view.uid, view.seen.run, _named(view.unnoted, view)),)
     if view.alive:
         return _stopping(view, now) if _stop_of(view) else _running(view, now)
@@ -162,7 +164,7 @@ def task_steps(view: TaskView, now: Moment) -> tuple[Step, ...]:
     return _towards_start(view, now)
 
 
-def image_steps(image: ImageSpec, held: ImageView, now: Moment) -> tuple[Step, ...]:
+def image_steps(image: ImageSpec, held: ImageView, now: Moment) -> tuple[PullImage, ...]:
     """An image the node should hold, whether or not a task waits for it."""
     if held.state == "Absent" or (held.state == "Failed" and held.retry_at is not None and held.retry_at <= now.boot):
         return (PullImage(image.digest, image.source),)
@@ -229,8 +231,6 @@ def _towards_start(view: TaskView, now: Moment) -> tuple[Step, ...]:
         return (NoteExit(view.uid, view.record.run, Exit(None, now.wall, reason=HOST_REBOOTED)),)
     if view.heir_ready:
         return (Finish(view.uid, End("Complete", REPLACED, "made way for the task that replaces it")),)
-    if view.trouble is not None:
-        return (_settle(view, now),)
     return _image_of(view, now) or _values_of(view) or _prepared(view) or _start(view, now)
 
 

@@ -23,9 +23,25 @@ def make_volume(paths: Paths, key: str) -> tuple[str, bool]:
     return path, True
 
 
+def volume_keys(paths: Paths) -> tuple[str, ...]:
+    """The keys of all named volumes of this host."""
+    keys = []
+    for namespace in _names(paths.volumes):
+        for stack in _names(f"{paths.volumes}/{namespace}"):
+            keys += [f"{namespace}/{stack}/{name.replace('@', '/')}" for name in _names(f"{paths.volumes}/{namespace}/{stack}")]
+    return tuple(sorted(keys))
+
+
 def check_bind(source: str, *, target: str) -> None:
     """Raises InvalidTask when a bind mount's source is no absolute path, or does not exist on this host."""
     if not source.startswith("/") or "\0" in source or ".." in source.split("/"):
         raise InvalidTask("InvalidMount", f"bind source {source!r} of {target} must be an absolute path without '..'")
     if not os.path.lexists(source):
         raise InvalidTask("BindSourceMissing", f"bind source {source} of {target} does not exist on this host; create it, or use a volume")
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,185 @@
+"""What operators may do with this node, one at a time: claim it, give it a document, send values, ask, uninstall."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from moorage_agent import ownership
+from moorage_agent.contact import Contact
+from moorage_agent.errors import ImageError, Refused
+from moorage_agent.intake import Intake
+from moorage_agent.paths import Paths
+from moorage_agent.protocol import PROTOCOL, ImageSource, NodeReport, NodeSpec, ResolvedImage, to_wire
+from moorage_agent.report import Reporter
+from moorage_agent.resolving import resolve_in_child
+from moorage_agent.session import Session
+from moorage_agent.state import HostState
+from moorage_agent.values import source_keys
+from moorage_agent.version import VERSION
+from moorage_agent.world import World
+
+log = logging.getLogger("moorage.desk")
+
+VALUES_WITHIN_S = 60.0
+
+
+class OperatorDesk:
+    """`taken` gets the uids a new document touches; `arrived` a key whose value, or its absence, was told; `end` ends the daemon."""
+
+    def __init__(
+        self,
+        world: World,
+        host: HostState,
+        *,
+        paths: Paths,
+        reporter: Reporter,
+        contact: Contact,
+        taken: Callable[[set[str]], None],
+        arrived: Callable[[str], None],
+        remove_all: Callable[[], Any],
+        end: Callable[[], None],
+    ) -> None:
+        self._world, self._host, self._paths, self._reporter, self._contact = world, host, paths, reporter, contact
+        self._taken, self._arrived, self._remove_all, self._end = taken, arrived, remove_all, end
+        self._binding = host.binding()
+        self._intake = Intake()
+        self._session: Session | None = None
+        self._syncing = False
+        self._arrival = asyncio.Event()
+
+    def held_document(self) -> tuple[NodeSpec, str] | None:
+        """The document in force when the last daemon ended."""
+        return self._host.document(self._binding) if self._binding else None
+
+    def ask(self, keys: tuple[str, ...], *, again: bool = False) -> None:
+        """Ask the operator for values; without one they are asked for when it comes."""
+        if self._session is not None:
+            self._session.ask(keys, again=again)
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        self._host.sync()
+
+    # --- session.Desk
+
+    def greeting(self) -> dict[str, Any]:
+        hello: dict[str, Any] = {"type": "hello", "protocol": PROTOCOL, "agentVersion": VERSION, "facts": to_wire(self._reporter.facts)}
+        if self._binding is not None:
+            hello["bound"] = {**to_wire(self._binding), "revision": self._world.document.revision if self._world.document else 0}
+        return hello
+
+    def epoch(self) -> int:
+        return self._binding.epoch if self._binding else 0
+
+    def claim(self, session: Session, claim: ownership.Claim) -> None:
+        self._bind(ownership.bind(self._binding, claim))
+        if self._session is not None and self._session is not session:
+            log.info("a newer session takes over")
+            self._session.close()
+        self._session = session
+        self._contact.begin()
+        self._reporter.listen(session.send_report)
+        self.ask(self._missing())
+
+    def document(self, session: Session, spec: Any) -> tuple[int, int, str]:
+        if session is not self._session or self._binding is None:
+            raise Refused("Superseded", "a newer session speaks for this node")
+        document, digest = self._intake.read(spec)
+        self._bind(ownership.admit(self._binding, self._world.document, self._world.document_hash, document, digest))
+        if digest != self._world.document_hash:
+            self._host.save_document(spec, digest)
+            self._sync_soon()
+            self._taken(self._world.adopt_document(document, digest))
+        self._contact.document()
+        return document.epoch, document.revision, digest
+
+    def value(self, key: str, data: bytes | None, why: str) -> None:
+        if data is None:
+            self._world.value_errors[key] = why
+        else:
+            self._world.values.put(key, data)
+            self._world.value_errors.pop(key, None)
+        self._arrival.set()
+        self._arrival = asyncio.Event()
+        self._arrived(key)
+
+    def heard(self, session: Session) -> None:
+        if session is self._session:
+            self._contact.heard()
+
+    def gone(self, session: Session) -> None:
+        if session is self._session:
+            self._session = None
+            self._reporter.listen(None)
+
+    def observe(self) -> NodeReport:
+        return self._reporter.full()
+
+    def retire(self) -> None:
+        log.info("retires for another daemon")
+        self._end()
+
+    async def resolve(self, source: ImageSource) -> ResolvedImage:
+        keys = source_keys(source)
+        await self._have(keys)
+        return await resolve_in_child(source, {key: self._world.values.get(key) for key in keys}, self._paths)
+
+    async def uninstall(self) -> None:
+        assert self._world.document is not None or not self._world.tasks
+        if self._world.document is not None:
+            self._taken(self._replace(dataclasses.replace(self._world.document, tasks=(), images=())))
+        await self._remove_all()
+        asyncio.get_running_loop().call_later(0.2, self._end)
+
+    # ---
+
+    def _bind(self, binding: ownership.Binding) -> None:
+        if binding == self._binding:
+            return
+        old, self._binding = self._binding, binding
+        self._host.save_binding(binding)
+        held = self._world.document
+        if held is not None and old is not None and (old.swarm_id, old.node_uid) != (binding.swarm_id, binding.node_uid):
+            self._replace(ownership.rebound(held, binding))
+
+    def _replace(self, document: NodeSpec) -> set[str]:
+        """Put a document of our own making in force, on the platter at once."""
+        spec = to_wire(document)
+        document, digest = self._intake.read(spec)
+        self._host.save_document(spec, digest)
+        self._host.sync()
+        return self._world.adopt_document(document, digest)
+
+    def _missing(self) -> tuple[str, ...]:
+        return self._world.values.missing(self._world.keys_in_use())
+
+    async def _have(self, keys: tuple[str, ...]) -> None:
+        """Wait for values. Raises ImageError when the operator has none, or says nothing."""
+        deadline = asyncio.get_running_loop().time() + VALUES_WITHIN_S
+        self.ask(self._world.values.missing(keys), again=True)
+        while self._world.values.missing(keys):
+            told = next((self._world.value_errors[key] for key in keys if key in self._world.value_errors), None)
+            if told is not None:
+                raise ImageError("ValueMissing", told, 30.0)
+            try:
+                await asyncio.wait_for(self._arrival.wait(), max(0.0, deadline - asyncio.get_running_loop().time()))
+            except asyncio.TimeoutError:
+                missing = ", ".join(self._world.values.missing(keys))
+                raise ImageError("ValueMissing", f"the operator did not send {missing} within {VALUES_WITHIN_S:g} s", 30.0) from None
+
+    def _sync_soon(self) -> None:
+        if not self._syncing:
+            self._syncing = True
+            asyncio.get_running_loop().run_in_executor(None, self._host.sync).add_done_callback(self._synced)
+
+    def _synced(self, done: asyncio.Future[None]) -> None:
+        self._syncing = False
+        if done.exception() is not None:
+            log.error("the document could not be synced to disk", extra={"fields": {"error": str(done.exception())}})
+        elif self._host.unsynced:
+            self._sync_soon()

@@ -1,0 +1,149 @@
+"""Performs one step of one task and writes down what came of it. Decides nothing: what a failure means is decided in steps.py."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import logging
+import random
+import shutil
+from collections.abc import Callable
+from typing import Protocol
+
+from moorage_agent.errors import AgentError, HostLacks, InvalidTask, StartFailed
+from moorage_agent.images.store import ImageStore
+from moorage_agent.materials import gather
+from moorage_agent.merge import launch_of
+from moorage_agent.paths import Paths
+from moorage_agent.protocol import Restart
+from moorage_agent.restart import after_exit
+from moorage_agent.runtime.launch import Launch
+from moorage_agent.runtime.runtime import Started
+from moorage_agent.state import TaskStore
+from moorage_agent.steps import BeginStop, Finish, Kill, NoteExit, Prepare, Remove, Start
+from moorage_agent.task_state import Moment, Record, Seen, Stop, Trouble
+from moorage_agent.world import TaskState, World
+
+log = logging.getLogger("moorage.execute")
+
+# A container whose task nobody remembers is not started again.
+_UNKNOWN_POLICY = Restart(condition="None")
+
+# The same start may succeed later: memory, disk, processes or descriptors were short, or something was busy.
+_PASSING = {errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.EINTR, errno.EIO, errno.EDQUOT}
+
+
+class Runtime(Protocol):
+    """What a step needs of the runtime."""
+
+    async def start(self, launch: Launch) -> Started: ...
+
+    def signal(self, uid: str, signum: int) -> bool: ...
+
+    def kill(self, uid: str) -> bool: ...
+
+    async def remove(self, uid: str) -> None: ...
+
+
+class Executor:
+    def __init__(
+        self, world: World, *, runtime: Runtime, images: ImageStore, store: TaskStore, paths: Paths, clock: Callable[[], Moment]
+    ) -> None:
+        self._world = world
+        self._runtime = runtime
+        self._images = images
+        self._store = store
+        self._paths = paths
+        self._clock = clock
+
+    # --- quick ones
+
+    def note_exit(self, step: NoteExit) -> None:
+        state = self._world.tasks[step.uid]
+        policy = state.spec.container.restart if state.spec else _UNKNOWN_POLICY
+        ended = after_exit(state.record, step.exit, run=step.run, policy=policy, now=self._clock(), chance=random.random())  # noqa: S311
+        self._save(state, ended)
+        state.trouble = state.health = state.launch = None
+
+    def begin_stop(self, step: BeginStop) -> None:
+        state, now = self._world.tasks[step.uid], self._clock()
+        self._save(state, dataclasses.replace(state.record, stop=Stop(step.reason, now.boot_id, now.boot)))
+        self._runtime.signal(step.uid, step.signal)
+
+    def kill(self, step: Kill) -> None:
+        state, now = self._world.tasks[step.uid], self._clock()
+        assert state.record.stop is not None
+        stop = dataclasses.replace(state.record.stop, killed_at=now.boot, boot_id=now.boot_id)
+        self._save(state, dataclasses.replace(state.record, stop=stop))
+        self._runtime.kill(step.uid)
+
+    def finish(self, step: Finish) -> None:
+        state = self._world.tasks[step.uid]
+        self._save(state, dataclasses.replace(state.record, end=step.end))
+        state.trouble = state.launch = None
+
+    def note_health(self, uid: str) -> None:
+        """Keep that this run was healthy once: a later daemon need not prove it again."""
+        state = self._world.tasks[uid]
+        if state.health is not None and state.health.healthy and state.record.healthy_run != state.record.run:
+            self._save(state, dataclasses.replace(state.record, healthy_run=state.record.run))
+
+    # --- those that take their time; the task is busy meanwhile
+
+    async def prepare(self, step: Prepare) -> None:
+        """Raises nothing: a failure is left in the task's trouble."""
+        state = self._world.tasks[step.uid]
+        assert state.spec is not None
+        try:
+            self._store.save_spec(state.spec)
+            state.launch = self._resolve(state)
+            if state.spec.desired_state == "Ready" and not state.record.ready:
+                self._save(state, dataclasses.replace(state.record, ready=True))
+            state.prepared = True
+        except (AgentError, OSError) as error:
+            state.trouble = _trouble(error)
+
+    async def start(self, step: Start) -> None:
+        """Raises nothing: a failure is left in the task's trouble."""
+        state = self._world.tasks[step.uid]
+        try:
+            launch, state.launch = state.launch or self._resolve(state), None
+            record = dataclasses.replace(state.record, run=step.run, boot_id=self._clock().boot_id, stop=None)
+            self._save(state, record)
+            started = await self._runtime.start(dataclasses.replace(launch, run=step.run))
+            if state.seen is None or state.seen.run < step.run:  # a short life may have ended, and been heard of, before this line
+                state.seen = Seen(step.run, started.pid, started.started_at)
+        except (AgentError, OSError) as error:
+            state.trouble = _trouble(error)
+
+    async def remove(self, step: Remove) -> None:
+        await self._runtime.remove(step.uid)
+        await asyncio.get_running_loop().run_in_executor(None, _remove_tree, self._paths.task(step.uid))
+        self._world.forget(step.uid)
+
+    def _resolve(self, state: TaskState) -> Launch:
+        assert state.spec is not None
+        image = self._images.get(state.spec.image.digest)
+        if image is None:
+            raise AgentError("ImageGone", f"image {state.spec.image.digest} was removed from this host")
+        node_name = self._world.document.node_name if self._world.document else ""
+        materials = gather(state.spec, paths=self._paths, values=self._world.values, node_name=node_name)
+        return launch_of(state.spec, image, materials, paths=self._paths, node_name=node_name)
+
+    def _save(self, state: TaskState, record: Record) -> None:
+        self._store.save_record(state.uid, record)
+        state.record = record
+
+
+def _trouble(error: AgentError | OSError) -> Trouble:
+    if isinstance(error, StartFailed):
+        permanent = error.exit_code in (126, 127) or error.errno not in _PASSING
+        return Trouble(error.code, error.message, permanent, error.exit_code)
+    if isinstance(error, AgentError):
+        return Trouble(error.code, error.message, isinstance(error, (InvalidTask, HostLacks)))
+    return Trouble("HostError", f"the host refused: {error}", permanent=False)
+
+
+def _remove_tree(path: str) -> None:
+    shutil.rmtree(path, ignore_errors=True)

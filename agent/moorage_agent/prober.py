@@ -1,0 +1,89 @@
+"""Runs the health checks of running containers. What answers mean is decided in health.py; nothing here blocks the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from moorage_agent.health import KEPT_OUTPUT, Probe, begun, judge, next_probe_s
+from moorage_agent.knock import knock_http, knock_tcp
+from moorage_agent.protocol import Healthcheck
+from moorage_agent.runtime.runtime import ExecResult
+from moorage_agent.task_state import Moment
+from moorage_agent.world import TaskState, World
+
+log = logging.getLogger("moorage.prober")
+
+EXECS_IN_FLIGHT = 4
+
+
+class Exec(Protocol):
+    async def exec(self, uid: str, argv: Sequence[str], *, timeout_s: float) -> ExecResult: ...
+
+
+class Prober:
+    """`verdict` is told the uid of a task whose health changed."""
+
+    def __init__(self, world: World, runtime: Exec, *, clock: Callable[[], Moment], verdict: Callable[[str], None]) -> None:
+        self._world, self._runtime, self._clock, self._verdict = world, runtime, clock, verdict
+        self._places = asyncio.Semaphore(EXECS_IN_FLIGHT)
+        self._watches: dict[str, tuple[int, asyncio.Task[None]]] = {}
+
+    def sync(self, uid: str) -> None:
+        """Probe the task's present run, and no other. Cheap when nothing changed."""
+        state = self._world.tasks.get(uid)
+        run = state.seen.run if state and state.seen and state.seen.exit is None and state.record.stop is None else 0
+        watched = self._watches.get(uid)
+        if watched is not None and watched[0] != run:
+            watched[1].cancel()
+            del self._watches[uid]
+            watched = None
+        if run == 0 or watched is not None or state is None:
+            return
+        check = self._world.healthcheck(state)
+        if check is not None:
+            state.health = begun(check, was_healthy=state.record.healthy_run == run)
+            self._watches[uid] = (run, asyncio.get_running_loop().create_task(self._watch(state, check)))
+
+    async def close(self) -> None:
+        tasks = [task for _, task in self._watches.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self, state: TaskState, check: Healthcheck) -> None:
+        while state.health is not None and state.health.healthy is not False:
+            await asyncio.sleep(next_probe_s(state.health, check, age_s=self._age(state)))
+            probe = await self._probe(state, check)
+            before, age = state.health, self._age(state)
+            state.health = judge(before, probe, check, age_s=age)
+            if state.health.healthy != before.healthy:
+                log.info("health", extra={"fields": {"task": state.uid, "healthy": state.health.healthy, "output": probe.output[-200:]}})
+                self._verdict(state.uid)
+
+    def _age(self, state: TaskState) -> float:
+        started = state.seen.started_at if state.seen else None
+        return max(0.0, self._clock().wall - started) if started is not None else 0.0
+
+    async def _probe(self, state: TaskState, check: Healthcheck) -> Probe:
+        """One answer; a probe that takes too long or cannot be made is a failed one."""
+        try:
+            if check.exec is not None:
+                async with self._places:
+                    done = await self._runtime.exec(state.uid, check.exec, timeout_s=check.timeout_s)
+                return Probe(done.code == 0, done.output[-KEPT_OUTPUT:].decode(errors="replace"))
+            return await asyncio.wait_for(self._knock(state, check), check.timeout_s)
+        except asyncio.TimeoutError:
+            return Probe(False, f"no answer within {check.timeout_s:g} s")
+        except Exception as error:
+            return Probe(False, f"the probe could not be made: {error}")
+
+    async def _knock(self, state: TaskState, check: Healthcheck) -> Probe:
+        host_network = state.spec is not None and state.spec.container.network == "Host"
+        pid = None if host_network or state.seen is None else state.seen.pid
+        if check.http_port is not None:
+            return await knock_http(pid, check.http_port, check.http_path)
+        assert check.tcp_port is not None
+        return await knock_tcp(pid, check.tcp_port)
