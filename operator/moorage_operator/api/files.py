@@ -15,7 +15,7 @@ class VolumeSource(Model):
     name: Annotated[
         str,
         text(
-            128,
+            63,
             rule(
                 "self.matches('^([a-z0-9]|[{][{][.a-zA-Z]+[}][}])([-a-z0-9]|[{][{][.a-zA-Z]+[}][}])*$')",
                 'write lower-case letters, digits and "-", such as data; data-{{.Task.Slot}} makes one volume for each slot',

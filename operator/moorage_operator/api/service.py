@@ -15,25 +15,19 @@ from .schema import Model, Rules, atomic_list, list_map, published, rule, text
 
 Mode = Literal["Replicated", "Global"]
 Replicas = Annotated[int, Field(ge=0, le=10000)]
+NODE_KEY = "node[.](name|hostname|id|role|platform[.](os|arch)|labels[.][-._/a-zA-Z0-9]+)"
+"""What plan/constraint.py can compare."""
+_KEYS = "keys are node.name, node.hostname, node.id, node.role, node.platform.os, node.platform.arch and node.labels.<label>"
 Constraint = Annotated[
-    str,
-    text(
-        256,
-        rule(
-            "self.matches('^ *node[.][-._/a-zA-Z0-9]+ *[!=]= *[^ =].*$')",
-            "write a comparison such as node.labels.zone == eu or node.hostname != n1",
-        ),
-    ),
+    str, text(256, rule(f"self.matches('^ *{NODE_KEY} *[!=]= *[^ =].*$')", f"write a comparison such as node.labels.zone == eu; {_KEYS}"))
 ]
 
 
 class Preference(Model):
     """How to spread tasks over nodes that are all allowed."""
 
-    spread: Annotated[
-        str, text(325, rule("self.matches('^node[.]labels[.][-._/a-zA-Z0-9]+$')", "write a label of nodes such as node.labels.rack"))
-    ]
-    """A label of nodes, such as node.labels.rack: tasks are spread evenly over its values."""
+    spread: Annotated[str, text(325, rule(f"self.matches('^{NODE_KEY}$')", f"write a key of nodes such as node.labels.rack; {_KEYS}"))]
+    """What to spread over, such as node.labels.rack: its values get equal shares of the tasks."""
 
 
 class Placement(Model):
