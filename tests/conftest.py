@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
 
+from tests.fleet import BareHost, Bridge, HostSpec
 from tests.kube import ControlPlane, binary
 from tests.machine import MissingOnMachine
 
@@ -20,6 +21,34 @@ def control_plane() -> Iterator[ControlPlane]:
         pytest.skip(str(missing))
     with ControlPlane() as plane:
         yield plane
+
+
+@pytest.fixture(scope="session")
+def bridge() -> Iterator[Bridge]:
+    """The network bare hosts hang on; `bridge.address` is this machine's own in it."""
+    try:
+        bridge = Bridge()
+    except MissingOnMachine as missing:
+        pytest.skip(str(missing))
+    with bridge:
+        yield bridge
+
+
+@pytest.fixture
+def hosts(bridge: Bridge) -> Iterator[Callable[..., list[BareHost]]]:
+    """`hosts(3)` or `hosts(1, HostSpec(...))`: running bare hosts, which end with the test."""
+    made: list[BareHost] = []
+
+    def boot(count: int, spec: HostSpec = HostSpec()) -> list[BareHost]:  # noqa: B008 - frozen
+        try:
+            made.extend(new := [bridge.host(spec=spec) for _ in range(count)])
+        except MissingOnMachine as missing:
+            pytest.skip(str(missing))
+        return new
+
+    yield boot
+    for host in made:
+        host.close()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

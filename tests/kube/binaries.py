@@ -124,5 +124,7 @@ def compile_packages(go: str, target: Path, total: int) -> None:
         reader.join(5)
         seconds = int(time.monotonic() - started)
         print(f"building the control plane, once: {len(lines)} of {total} packages, {seconds} s", file=sys.stderr, flush=True)
+    assert process.stderr is not None
+    process.stderr.close()
     if process.wait() != 0:
         raise MissingOnMachine(f"cannot build a control plane: {''.join(lines[-10:])}")
