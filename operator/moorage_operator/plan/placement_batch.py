@@ -43,10 +43,10 @@ class Batch:
 
     def bound(self, task: TaskNeeds) -> Bound | None:
         """The only nodes for a slot with a home, or with a volume that exists; nothing binds to a node that was given up."""
-        bounds = [Bound(frozenset(nodes), f"its volume {name} is there") for name in task.volumes if (nodes := self._volumes.get(name))]
         home = self._sites.get(task.home.node) if task.home is not None else None
         if task.home is not None and home is not None and not home.node.given_up:
-            bounds.insert(0, Bound(frozenset((home.node.name,)), task.home.why))
+            return Bound(frozenset((home.node.name,)), task.home.why)
+        bounds = [Bound(frozenset(nodes), f"its volume {name} is there") for name in task.volumes if (nodes := self._volumes.get(name))]
         if not bounds:
             return None
         return Bound(frozenset.intersection(*(bound.nodes for bound in bounds)), " and ".join(bound.why for bound in bounds))

@@ -14,8 +14,16 @@ from .placement_needs import Demand, ServiceKey
 _TEMPLATE: Final = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 
 
-def demand_of(spec: ServiceTemplate, service: ServiceKey, version: str, container: Container, platforms: Iterable[str] = ()) -> Demand:
-    """`platforms` are those of the pinned image."""
+def demand_of(
+    spec: ServiceTemplate,
+    service: ServiceKey,
+    version: str,
+    container: Container,
+    platforms: Iterable[str] = (),
+    *,
+    constraints: Iterable[str] = (),
+) -> Demand:
+    """`platforms` are those of the pinned image, `constraints` come on top of the user's (image_source.home_constraint)."""
     placement, resources = spec.placement, container.resources
     return Demand(
         service=service,
@@ -25,7 +33,7 @@ def demand_of(spec: ServiceTemplate, service: ServiceKey, version: str, containe
         devices=tuple((device.name, device.count) for device in spec.task.resources.reservations.devices),
         ports=container.ports,
         platforms=tuple(platforms),
-        constraints=placement.constraints,
+        constraints=(*placement.constraints, *constraints),
         preferences=tuple(preference.spread for preference in placement.preferences),
         max_per_node=placement.max_replicas_per_node,
         features=tuple(features_of(container)),

@@ -53,7 +53,8 @@ class TaskNeeds:
 
     `replaces` is the uid of the Task that makes way: on its node, what it holds is free for this one. With order StartFirst both run for a
     while, so only its place in the count per node is free. `home` binds the task to one node as long as that node exists and is not given
-    up (deleted, out of service). `volumes` are keys of named volumes of this slot: once a node holds one, the task can run only there.
+    up (deleted, out of service). Without a home, `volumes` bind it: keys of named volumes of this slot alone; once a node has one, the task
+    runs only there.
     """
 
     name: str
