@@ -18,10 +18,10 @@ class Condition(Model):
     type: Word
     """What the condition is about, such as Ready."""
 
-    status: Truth = "Unknown"
+    status: Truth
     """True, False or Unknown."""
 
-    reason: Word = "Unknown"
+    reason: Word
     """Why, as one stable CamelCase word for programs."""
 
     message: Message = ""

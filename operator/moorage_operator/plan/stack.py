@@ -37,13 +37,14 @@ class CreateService:
 
 @dataclass(frozen=True)
 class PatchService:
-    """`body` is a merge patch (RFC 7386); the uid in it makes the server refuse it for another object of that name."""
+    """`patch` is a merge patch (RFC 7386). Only the object with this uid is meant."""
 
     name: str
-    body: Json
+    uid: str
+    patch: Json
 
     def describe(self) -> str:
-        return f"change Service {self.name}: {', '.join(path for path in _leaves(self.body) if path != 'metadata.uid')}"
+        return f"change Service {self.name}: {', '.join(_leaves(self.patch))}"
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _step(
     if service.spec.mode != entry.mode:
         return DeleteService(name, service.metadata.uid, f"it is {service.spec.mode} and becomes {entry.mode}, which needs a new object")
     patch = _patch(stack, entry, service)
-    return PatchService(name, patch) if patch else None
+    return PatchService(name, service.metadata.uid, patch) if patch else None
 
 
 def _body(stack: Stack, entry: StackService, name: str) -> Json:
@@ -161,9 +162,7 @@ def _patch(stack: Stack, entry: StackService, service: Service) -> Json:
         metadata["annotations"] = {REMEMBERED: _values(entry)}
     if service.metadata.labels.get(STACK_LABEL) != stack.metadata.name:
         metadata["labels"] = {STACK_LABEL: stack.metadata.name}
-    if not metadata and not spec:
-        return {}
-    return {"metadata": {"uid": service.metadata.uid} | metadata} | ({"spec": spec} if spec else {})
+    return {key: value for key, value in (("metadata", metadata), ("spec", spec)) if value}
 
 
 def _taken_up(entry: StackService, service: Service) -> Json:

@@ -38,7 +38,8 @@ class World:
             if isinstance(write, CreateService):
                 self.create(write.body)
             elif isinstance(write, PatchService):
-                self.patch(write.name, write.body)
+                assert self.objects[write.name]["metadata"]["uid"] == write.uid
+                self.patch(write.name, write.patch)
             else:
                 assert self.objects[write.name]["metadata"]["uid"] == write.uid
                 del self.objects[write.name]
@@ -50,7 +51,6 @@ class World:
 
     def patch(self, name: str, body: dict[str, Any]) -> None:
         before = self.objects[name]
-        assert body.get("metadata", {}).get("uid", before["metadata"]["uid"]) == before["metadata"]["uid"]
         after = merged(before, body)
         after["metadata"]["generation"] += after["spec"] != before["spec"]
         self.objects[name] = after

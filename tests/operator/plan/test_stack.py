@@ -46,7 +46,7 @@ def test_each_service_becomes_an_object_owned_by_the_stack(world: World) -> None
 def test_a_changed_field_is_patched_and_nothing_else(world: World) -> None:
     world.settle(stack(entry("web", update={"delay": "5s", "parallelism": 2})))
     (patch,) = plan_stack(stack(entry("web", update={"delay": "9s"})), world.services).patches
-    assert patch.body == {"metadata": {"uid": "service-1"}, "spec": {"update": {"delay": "9s", "parallelism": None}}}
+    assert patch.patch == {"spec": {"update": {"delay": "9s", "parallelism": None}}}
     assert patch.describe() == "change Service shop-web: spec.update.parallelism, spec.update.delay"
 
 
