@@ -1,39 +1,82 @@
 """Getting an image: from its source into the store, verified against the digest the operator pinned.
 
-All three calls block for seconds to minutes. A daemon uses `pull_apart`: a child process keeps the interpreter lock, the memory and any
-fault met in hostile data out of the daemon, can be ended in any state, and costs 50 ms. `pull` is the same inside the calling process.
+The calls block for seconds to minutes. A daemon uses `pull_apart` and `resolve_apart`: a child process keeps the interpreter lock, the
+memory and any fault met in hostile data out of the daemon, can be ended in any state, and costs 100 ms. `pull` and `resolve` are the same
+inside the calling process.
 """
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from moorage_agent.errors import ImageError
+from moorage_agent.images.assemble import assemble
 from moorage_agent.images.cancellation import Cancellation
+from moorage_agent.images.digest import hexadecimal
+from moorage_agent.images.platforms import Platform, host_platform, parse_platform
+from moorage_agent.images.progress import Meter, Progress
+from moorage_agent.images.sources import DEFAULT, Settings, Values, opened
 from moorage_agent.images.store import Image, ImageStore
 from moorage_agent.protocol import ImageSource, ImageSpec, ResolvedImage
 
-Values = Callable[[str], bytes]
-"""The value of a key of the source: credentials, a CA bundle, an archive. Raises KeyError, or an AgentError of its own."""
-
-Progress = Callable[[int, int], None]
-"""done, total: compressed bytes. Called from any thread, at most some ten times a second; total grows while it is being found out."""
+__all__ = ["Progress", "Settings", "Values", "pull", "resolve"]
 
 
-def resolve(source: ImageSource, values: Values, store: ImageStore, *, cancellation: Cancellation | None = None) -> ResolvedImage:
+def resolve(
+    source: ImageSource, values: Values, store: ImageStore, *, cancellation: Cancellation | None = None, settings: Settings = DEFAULT
+) -> ResolvedImage:
     """What `source` means right now on this host's platform (or the source's). Raises ImageError, Interrupted."""
-    raise NotImplementedError
+    store.prepare()
+    with _within(cancellation) as inner:
+        return opened(source, None, values, store, cancellation=inner, settings=settings).content(_wanted(source)).resolved()
 
 
-def pull(spec: ImageSpec, values: Values, store: ImageStore, progress: Progress, *, cancellation: Cancellation | None = None) -> Image:
+def pull(
+    spec: ImageSpec,
+    values: Values,
+    store: ImageStore,
+    progress: Progress,
+    *,
+    cancellation: Cancellation | None = None,
+    settings: Settings = DEFAULT,
+) -> Image:
     """The image, from the store if it is there (no network, then), else from its source. Safe to repeat, resumes, may run twice at once.
 
     Raises ImageError, whose retry_after_s says whether and when to try again; Interrupted when cancelled.
     """
-    raise NotImplementedError
+    image = store.get(spec.digest)
+    if image is not None:
+        return image
+    with _within(cancellation) as inner, store.lease(spec.digest) as lease:
+        content = opened(spec.source, spec.digest, values, store, cancellation=inner, settings=settings).content(_wanted(spec.source))
+        if content.digest != spec.digest:
+            raise _another(spec, content.digest)
+        assemble(content, store, lease, Meter(sum(layer.size for layer in content.layers), progress), inner)
+    image = store.get(spec.digest)
+    if image is None:
+        raise ImageError("StoreFailed", f"image {spec.digest} was removed from the store while it was pulled", 10)
+    return image
 
 
-def pull_apart(
-    spec: ImageSpec, values: Values, store: ImageStore, progress: Progress, *, cancellation: Cancellation | None = None
-) -> Image:
-    """`pull` in a child process, which ends with this one. Also raises ImageError(PullCrashed) when the child died of something else."""
-    raise NotImplementedError
+def _wanted(source: ImageSource) -> Platform:
+    return parse_platform(source.platform) if source.platform else host_platform()
+
+
+@contextmanager
+def _within(outer: Cancellation | None) -> Iterator[Cancellation]:
+    """A cancellation of our own, for ending what still runs after a failure, which `outer` cancels too."""
+    inner = Cancellation()
+    with (outer or Cancellation()).breaking(inner.cancel):
+        yield inner
+
+
+def _another(spec: ImageSpec, found: str) -> ImageError:
+    hexadecimal(spec.digest)
+    if spec.source.kind == "Registry":
+        return ImageError(
+            "InvalidReference", f"{spec.digest} is an index of images for several platforms; pin the digest of one of them, like {found}"
+        )
+    return ImageError(
+        "DigestMismatch", f"the archive holds the image {found}, not {spec.digest}: it has changed since it was resolved", 300
+    )

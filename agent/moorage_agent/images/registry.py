@@ -1,0 +1,197 @@
+"""One repository of a registry, by the OCI distribution protocol: manifests, small blobs, and layers that resume where they broke off.
+
+What arrives is not believed here: the caller compares digests. Sources: opencontainers/distribution-spec spec.md; quirks by name below.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Callable, TypeVar
+
+from moorage_agent.errors import ImageError
+from moorage_agent.images.auth import Authorizer, Credentials, parse_challenges
+from moorage_agent.images.manifest import ACCEPTED, MAX_BYTES, Descriptor
+from moorage_agent.images.reference import Reference
+from moorage_agent.images.transport import Response, Transient, Transport
+
+_CHUNK = 1 << 17
+_PROGRESS = 1 << 20
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Tries of one request, and seconds between them: doubling from first_s to most_s, unless the server says when."""
+
+    tries: int = 5
+    first_s: float = 2.0
+    most_s: float = 60.0
+
+    def wait_s(self, failed: int, failure: Transient) -> float | None:
+        """After `failed` failures in a row; None: give up. A server that asks for longer than most_s is left alone."""
+        asked = failure.retry_after_s
+        if failed >= self.tries or (asked is not None and asked > self.most_s):
+            return None
+        return min(self.first_s * 2.0 ** (failed - 1), self.most_s) if asked is None else asked
+
+
+class Registry:
+    """Usable by several threads. Errors: ImageError (NotFound, Unauthorized, RateLimited, RegistryUnreachable, …), Interrupted."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        transport: Transport,
+        credentials: Credentials | None = None,
+        patience: Patience = Patience(),
+    ) -> None:
+        self._reference, self._transport, self._patience = reference, transport, patience
+        self._authorizer = Authorizer(transport, credentials, f"repository:{reference.repository}:pull", of=str(reference))
+        self._scheme: str | None = None if transport.insecure else "https"
+
+    def manifest(self, version: str) -> tuple[bytes, str | None]:
+        """Body and declared media type of the manifest under a tag or digest."""
+        headers = {"Accept": ", ".join(ACCEPTED)}
+
+        def ask() -> tuple[bytes, str | None]:
+            with self._get(f"manifests/{version}", headers, what=f"image {self._reference}") as response:
+                return response.body(MAX_BYTES), response.headers.get("Content-Type")
+
+        return self._patiently(ask)
+
+    def blob(self, descriptor: Descriptor, *, of: str) -> bytes:
+        """A small one, whole."""
+
+        def ask() -> bytes:
+            with self._get(f"blobs/{descriptor.digest}", {}, what=of) as response:
+                return response.body(MAX_BYTES)
+
+        return self._patiently(ask)
+
+    def layer(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
+        """Its bytes from `start` on, over as many connections as it takes while each brings it on."""
+        at = mark = start
+        failed = 0
+        while at < descriptor.size:
+            failure = Transient("RegistryUnreachable", f"layer {descriptor.digest} broke off before its {descriptor.size} bytes were there")
+            try:
+                with self._from(descriptor, at) as response:
+                    for chunk in _chunks(response):
+                        at += len(chunk)
+                        yield chunk
+            except Transient as better:
+                failure = better
+            if at < descriptor.size:
+                failed = 1 if at - mark >= _PROGRESS else failed + 1
+                mark = at
+                self._pause(failed, failure)
+
+    @contextmanager
+    def _from(self, descriptor: Descriptor, at: int) -> Iterator[Response]:
+        headers = {"Range": f"bytes={at}-"} if at else {}
+        with self._get(f"blobs/{descriptor.digest}", headers, what=f"layer {descriptor.digest} of {self._reference}") as response:
+            if response.status == 206:
+                match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+                if match is None or int(match.group(1)) != at:
+                    raise ImageError("RegistryUnreachable", f"{self._reference.host} answers with another range than was asked for", 60)
+            elif at:  # a registry, or a cache before it, that ignores ranges
+                _skip(response, at)
+            yield response
+
+    @contextmanager
+    def _get(self, path: str, headers: Mapping[str, str], *, what: str) -> Iterator[Response]:
+        """An answer of 200 or 206, after answering at most one challenge."""
+        url = f"{self._base()}/v2/{self._reference.repository}/{path}"
+        for last in (False, True):
+            used = self._authorizer.header
+            with self._transport.open("GET", url, {**headers, **({"Authorization": used} if used else {})}) as response:
+                if response.status in (200, 206):
+                    yield response
+                    return
+                if response.status != 401 or last:
+                    raise self._refusal(response, what)
+                challenges = parse_challenges(response.headers.get_all("WWW-Authenticate") or ())
+            self._authorizer.answer(challenges, used=used)
+
+    def _base(self) -> str:
+        """Insecure registries are tried with TLS first, unverified, then without."""
+        if self._scheme is None:
+            try:
+                with self._transport.open("GET", f"https://{self._reference.host}/v2/", {}):
+                    self._scheme = "https"
+            except Transient:
+                self._scheme = "http"
+        return f"{self._scheme}://{self._reference.host}"
+
+    def _refusal(self, response: Response, what: str) -> Exception:
+        status, said = response.status, _said(response)
+        registry = self._reference.host
+        if status in (401, 403):
+            return self._authorizer.denied(f"{registry} answered {status}{said}")
+        if status == 404:
+            return ImageError(
+                "NotFound", f"{what} was not found: {registry} answered 404{said}; check the name, and that it was pushed", 60
+            )
+        if status == 429:
+            return Transient("RateLimited", f"{registry} answers no more requests for now (429{said})", _retry_after(response))
+        if status == 408 or status >= 500:
+            return Transient("RegistryUnreachable", f"{registry} answered {status}{said}", _retry_after(response))
+        return ImageError("RegistryUnreachable", f"{registry} answered {status} when asked for {what}{said}", 300)
+
+    def _patiently(self, ask: Callable[[], T], failed: int = 0) -> T:
+        try:
+            return ask()
+        except Transient as failure:
+            self._pause(failed + 1, failure)
+        return self._patiently(ask, failed + 1)
+
+    def _pause(self, failed: int, failure: Transient) -> None:
+        """Sleep before the next try. Raises ImageError when there is none, Interrupted."""
+        wait_s = self._patience.wait_s(failed, failure)
+        if wait_s is None:
+            later_s = failure.retry_after_s or (300.0 if failure.code == "RateLimited" else 30.0)
+            raise ImageError(failure.code, f"{failure.message} ({failed} {'try' if failed == 1 else 'tries'})", later_s) from failure
+        self._transport.cancellation.sleep(wait_s)
+
+
+def _chunks(response: Response) -> Iterator[bytes]:
+    buffer = memoryview(bytearray(_CHUNK))
+    while count := response.readinto(buffer):
+        yield bytes(buffer[:count])
+
+
+def _skip(response: Response, count: int) -> None:
+    buffer = memoryview(bytearray(_CHUNK))
+    while count:
+        got = response.readinto(buffer[: min(count, _CHUNK)])
+        if not got:
+            raise Transient("RegistryUnreachable", "the registry sent less than before")
+        count -= got
+
+
+def _said(response: Response) -> str:
+    """The registry's own words, made harmless; hostile like all else it says."""
+    try:
+        error = json.loads(response.body(1 << 16))["errors"][0]
+        text = f"{error.get('code', '')}: {error.get('message', '')}"
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, ImageError, Transient):
+        return ""
+    return f", {''.join(c if c.isprintable() else ' ' for c in text)[:200]}"
+
+
+def _retry_after(response: Response) -> float | None:
+    """Seconds, or a date."""
+    said = response.headers.get("Retry-After", "").strip()
+    if said.isascii() and said.isdigit() and len(said) < 8:
+        return float(said)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None

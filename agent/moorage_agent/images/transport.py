@@ -1,0 +1,195 @@
+"""HTTP for image downloads: what http.client leaves out. Redirects, TLS settings, proxies, time-outs, cancelling, errors with a meaning."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from moorage_agent.errors import ImageError
+from moorage_agent.images.cancellation import Cancellation
+from moorage_agent.images.proxy import proxy_for, proxy_headers
+from moorage_agent.version import VERSION
+
+_MAX_REDIRECTS = 10
+
+
+class Transient(Exception):
+    """Another try may succeed. `code` is what to report when it does not; retry_after_s what the server asked for."""
+
+    def __init__(self, code: str, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.code, self.message, self.retry_after_s = code, message, retry_after_s
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """connect: per address, with the TLS handshake. idle: between two reads. No limit on the whole: layers may be large."""
+
+    connect_s: float = 10.0
+    idle_s: float = 60.0
+
+
+class Readable(Protocol):
+    """`readinto` a buffer: how many bytes came; 0 is the end."""
+
+    def readinto(self, buffer: memoryview) -> int: ...
+
+
+class Response:
+    """An answer whose body is still to be read; any failure of the connection is Transient."""
+
+    def __init__(self, response: http.client.HTTPResponse, url: str) -> None:
+        self.status, self.headers, self.url = response.status, response.headers, url
+        self._response = response
+
+    def readinto(self, buffer: memoryview) -> int:
+        with _failures(self.url):
+            return self._response.readinto(buffer)
+
+    def body(self, most: int) -> bytes:
+        """Raises ImageError(InvalidImage) when there is more than `most`."""
+        with _failures(self.url):
+            data = self._response.read(most + 1)
+        if len(data) > most:
+            raise ImageError(
+                "InvalidImage", f"the answer of {_where(self.url)} is larger than {most >> 10} KiB, which is not what was asked for"
+            )
+        return data
+
+
+class Transport:
+    """`ca_bundle`: PEM text trusted beside the system's authorities. `insecure`: no certificate is checked and plain HTTP is allowed."""
+
+    def __init__(
+        self,
+        *,
+        insecure: bool = False,
+        ca_bundle: str | None = None,
+        timeouts: Timeouts = Timeouts(),
+        cancellation: Cancellation | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.insecure = insecure
+        self.cancellation = cancellation or Cancellation()
+        self._ca_bundle, self._timeouts, self._environ = ca_bundle, timeouts, environ
+        self._tls: ssl.SSLContext | None = None
+
+    @contextmanager
+    def open(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Iterator[Response]:
+        """Follow redirects to an answer, of any status. Raises Transient, ImageError, Interrupted.
+
+        Authorization goes to the first host only: storage behind a registry must not learn it, nor whoever can make a registry redirect.
+        """
+        sent = dict(headers)
+        for _ in range(_MAX_REDIRECTS):
+            with self._exchange(method, url, sent, body) as response:
+                target = response.headers.get("Location") if response.status in (301, 302, 303, 307, 308) else None
+                if target is None:
+                    yield response
+                    return
+            target = urljoin(url, target)
+            if _origin(url) != _origin(target):
+                sent = {name: value for name, value in sent.items() if name.lower() != "authorization"}
+            url = target
+        raise ImageError("RegistryUnreachable", f"{_where(url)} redirects in a circle", 300)
+
+    @contextmanager
+    def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Iterator[Response]:
+        parts = urlsplit(url)
+        self._refuse_downgrade(parts)
+        connection, path = self._connection(parts)
+        with contextlib.closing(connection):
+            with _failures(url):
+                connection.connect()
+                connection.sock.settimeout(self._timeouts.idle_s)
+            with self.cancellation.breaking(lambda sock=connection.sock: _shut(sock)):  # type: ignore[misc]
+                try:
+                    with _failures(url):
+                        connection.request(method, path, body, {"User-Agent": f"moorage-agent/{VERSION}", **headers})
+                        response = connection.getresponse()
+                    yield Response(response, url)
+                except Transient:
+                    self.cancellation.check()  # a socket shut by `cancel` looks like a lost connection
+                    raise
+
+    def _refuse_downgrade(self, parts: SplitResult) -> None:
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ImageError("RegistryUnreachable", f"{parts.scheme[:20]}://{parts.netloc[:80]} is no address to download from", 300)
+        if parts.scheme == "http" and not self.insecure:
+            raise ImageError("RegistryUnreachable", f"{parts.netloc} would be asked without encryption; allow it with `insecure: true`")
+
+    def _connection(self, parts: SplitResult) -> tuple[http.client.HTTPConnection, str]:
+        """A connection, not yet connected, and what to ask it for: a proxy wants the whole address of plain requests."""
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        proxy = proxy_for(parts.scheme, host, self._environ)
+        timeout = self._timeouts.connect_s
+        at = (proxy.hostname or "", proxy.port or 3128) if proxy else (host, port)
+        if parts.scheme == "https":
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(*at, timeout=timeout, context=self._context())
+        else:
+            connection = http.client.HTTPConnection(*at, timeout=timeout)
+        if proxy and parts.scheme == "https":
+            connection.set_tunnel(host, port, proxy_headers(proxy))
+        return connection, (parts.geturl() if proxy and parts.scheme == "http" else path)
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = _tls(insecure=self.insecure, ca_bundle=self._ca_bundle)
+        return self._tls
+
+
+def _tls(*, insecure: bool, ca_bundle: str | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif ca_bundle:
+        try:
+            context.load_verify_locations(cadata=ca_bundle)
+        except (ssl.SSLError, ValueError) as error:
+            raise ImageError("InvalidCABundle", f"the CA bundle holds no certificates in PEM form: {error}") from error
+    return context
+
+
+@contextmanager
+def _failures(url: str) -> Iterator[None]:
+    """Translate what the standard library raises. Certificates do not heal by a quick retry; all else may."""
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        remedy = "add the authority to `caBundle`, or set `insecure: true`"
+        raise ImageError(
+            "CertificateRejected", f"the certificate of {_where(url)} was refused: {error.verify_message}; {remedy}", 300
+        ) from error
+    except socket.gaierror as error:
+        raise Transient("RegistryUnreachable", f"the name of {_where(url)} cannot be resolved: {error.strerror}") from error
+    except (socket.timeout, TimeoutError) as error:
+        raise Transient("RegistryUnreachable", f"{_where(url)} did not answer in time") from error
+    except (OSError, http.client.HTTPException) as error:
+        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise Transient("RegistryUnreachable", f"the connection to {_where(url)} failed: {text}") from error
+
+
+def _shut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _origin(url: str) -> tuple[str, str | None, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _where(url: str) -> str:
+    """Host and path for messages: queries of storage hosts hold signatures."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path[:120]}"
