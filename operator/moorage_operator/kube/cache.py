@@ -8,7 +8,7 @@ shared: read-only for everybody.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from moorage_operator.kube.object import Key, Obj, key_of, parse_version, strip, uid_of, version_of
@@ -72,9 +72,6 @@ class Cache:
     def __contains__(self, key: object) -> bool:
         return key in self._objects
 
-    def __iter__(self) -> Iterator[Obj]:
-        return iter(self.values())
-
     def subscribe(self, listener: Callable[[Change], object]) -> Callable[[], None]:
         """Calls `listener` after every change, in the order of changes. Returns what ends the subscription."""
         self._listeners.append(listener)
@@ -108,10 +105,17 @@ class Cache:
         """Begins a comparison with a full list, which may arrive in pages while other changes go on."""
         return Relist(self, began_at=self._newest)
 
-    def _overwrite(self, obj: Obj) -> None:
-        self._dead.pop(uid_of(obj), None)
-        key = key_of(obj)
-        self._store(key, self._objects.get(key), strip(obj))
+    def _take_listed(self, obj: Obj, listed_at: int) -> None:
+        """A list is right about everything up to its own version, even where it shows an older object: history was then set back."""
+        key, version = key_of(obj), version_of(obj)
+        held = self._objects.get(key)
+        if held is not None and version < version_of(held) <= listed_at:
+            self._store(key, held, strip(obj))
+        elif held is None and version <= self._dead.get(uid_of(obj), -1) <= listed_at:
+            del self._dead[uid_of(obj)]
+            self._store(key, None, strip(obj))
+        else:
+            self.put(obj)
 
     def _store(self, key: Key, old: Obj | None, new: Obj) -> None:
         if old is not None:
@@ -145,7 +149,7 @@ class Cache:
                         del index[value]
 
     def _bury(self, uid: str, version: int) -> None:
-        self._dead[uid] = version
+        self._dead[uid] = min(version, self._dead.get(uid, version))
         if len(self._dead) > REMEMBERED_DEATHS:
             del self._dead[next(iter(self._dead))]
 
@@ -171,13 +175,11 @@ class Relist:
         """Takes one page of the list made at `version`."""
         # A list is never older than what was seen before it began, unless the API server's store was restored from a backup:
         # then every version here is of a future that did not happen.
-        self._rewound = self._rewound or 0 < parse_version(version) < self._began_at
+        listed_at = parse_version(version)
+        self._rewound = self._rewound or 0 < listed_at < self._began_at
         for obj in items:
             self._seen.add(key_of(obj))
-            if self._rewound:
-                self._cache._overwrite(obj)
-            else:
-                self._cache.put(obj)
+            self._cache._take_listed(obj, FOR_GOOD if self._rewound else listed_at)
 
     def done(self, version: str) -> list[Key]:
         """Forgets what the list lacks and returns its keys. An object newer than the list answers a write made since, and stays."""

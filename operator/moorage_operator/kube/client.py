@@ -27,7 +27,8 @@ MANAGER = "moorage"
 
 PAGE = 500
 INACTIVITY_S = 90.0
-"""A watch with bookmarks hears something about once a minute; one silent for longer is a dead connection nobody closed."""
+"""A watch hears a bookmark about once a minute. One silent for longer is a dead connection nobody closed, or of a kind nobody has touched
+since the API server started: bookmarks come only after a first event."""
 
 MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
@@ -124,9 +125,10 @@ class KubeApi:
         inactivity_s: float = INACTIVITY_S,
         **selection: Unpack[Selection],
     ) -> AsyncGenerator[WatchEvent]:
-        """Changes after `version`, until the server ends it after `timeout_s`. Gone when it no longer knows that version.
+        """Changes after `version`, until the server ends it after `timeout_s`, or nothing came for `inactivity_s`.
 
-        A connection that broke or fell silent is ApiUnavailable; going on from the last version seen loses nothing.
+        Gone when the server no longer knows that version. One it does not know yet is met with silence. A connection that broke is
+        ApiUnavailable; going on from the last version seen loses nothing.
         """
         path = resource.path(selection.get("namespace", ""))
         query = _selectors(selection) | {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version}
@@ -167,10 +169,12 @@ class KubeApi:
         path = resource.path(*key, subresource)
         return await self._write(Request("patch", "PATCH", resource, path, str(key), OURS, operations, JSON_PATCH), subresource)
 
-    async def patch_status(self, resource: Resource, key: Key, status: Obj, *, uid: str = "", version: str = "") -> Obj:
-        """Merge-patch of the status alone: null removes a field. With `uid` or `version`, Conflict when the object is another by now."""
-        metadata = {name: value for name, value in (("uid", uid), ("resourceVersion", version)) if value}
-        body: Obj = {"metadata": metadata, "status": status} if metadata else {"status": status}
+    async def patch_status(self, resource: Resource, key: Key, status: Obj, *, version: str = "") -> Obj:
+        """Merge-patch of the status alone: null removes a field. With `version`, Conflict when the object is another by now.
+
+        The version is the only guard there is: of a custom resource's status patch, the API server ignores a foreign uid.
+        """
+        body: Obj = {"metadata": {"resourceVersion": version}, "status": status} if version else {"status": status}
         return await self.patch(resource, key, body, subresource="status")
 
     async def delete(

@@ -11,12 +11,12 @@ from contextlib import aclosing
 from random import Random
 from typing import Unpack
 
-from moorage_operator.errors import ApiError, ApiUnavailable, TooManyRequests
+from moorage_operator.errors import ApiError, ApiUnavailable, Gone, TooManyRequests
 from moorage_operator.kube.backoff import Backoff
 from moorage_operator.kube.cache import Cache
 from moorage_operator.kube.client import KubeApi, Selection, WatchEvent
 from moorage_operator.kube.clock import Clock
-from moorage_operator.kube.object import key_of, uid_of, version_of
+from moorage_operator.kube.object import key_of, parse_version, uid_of, version_of
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +74,12 @@ class Informer:
 
     async def _follow(self, *, until: float) -> None:
         """One watch after another, each from where the last one ended; returns when a full list is due."""
+        checked = True
         while (left_s := until - self._clock.monotonic()) > 0:
             try:
+                if not checked:
+                    await self._check_history()
+                checked = False
                 await self._watch(min(left_s, self._about(self._watch_s)))
             except (ApiUnavailable, TooManyRequests) as error:
                 # Nothing is missed that a watch from the same version does not bring; a list would add to the server's trouble.
@@ -89,6 +93,13 @@ class Informer:
                 self._take(event)
         if self._clock.monotonic() - began < min(timeout_s, TOO_SHORT_S):
             raise ApiUnavailable(f"cannot watch {self._cache.resource}: the server ended it at once")
+
+    async def _check_history(self) -> None:
+        """A store restored from a backup is older than we are, and a watch from a version it has not reached yet is silent for ever."""
+        async with aclosing(self._api.pages(self._cache.resource, limit=1, **self._selection)) as pages:
+            now = (await anext(pages)).version
+        if parse_version(now) < parse_version(self._version):
+            raise Gone(f"cannot watch {self._cache.resource} from {self._version}: the API server is at {now}, its store was restored")
         self._heard()
 
     def _take(self, event: WatchEvent) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from random import Random
 from typing import Any
 
-from moorage_operator.errors import Conflict, Invalid, MoorageError, NotFound
+from moorage_operator.errors import Conflict, Invalid, NotFound
 from moorage_operator.kube.cache import Cache
 from moorage_operator.kube.client import KubeApi
 from moorage_operator.kube.clock import Clock
@@ -20,7 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class StatusWriter:
-    """For the objects of one cache. `on_conflict` gets the key of an object that became another meanwhile: it is to be decided on again."""
+    """For the objects of one cache. `on_conflict` gets the key of an object that was changed by others meanwhile: decide on it again.
+    What was wanted is still written, unless a newer wish replaces it.
+    """
 
     def __init__(
         self,
@@ -71,24 +73,16 @@ class StatusWriter:
             return
         try:
             await self._write_to(self._cache.by_uid(uid), status)
-        except (Conflict, NotFound, Invalid) as error:
-            self._forget(uid, status)
-            self._refused(uid, error)
-        else:
-            self._forget(uid, status)
-
-    def _forget(self, uid: str, status: Obj) -> None:
-        # Unless a newer one arrived meanwhile: its turn comes next.
-        if self._wanted.get(uid) is status:
-            del self._wanted[uid]
-
-    def _refused(self, uid: str, error: MoorageError) -> None:
-        """Other errors pass, and the queue tries again later; after these the same would be refused again."""
-        obj = self._cache.by_uid(uid)
-        if isinstance(error, Conflict) and obj is not None:
-            self._on_conflict(key_of(obj))
-        elif isinstance(error, Invalid):
+        except Conflict:
+            await self._refresh(uid)
+            raise  # the queue tries again, on the object as it is now
+        except NotFound:
+            log.debug("status of a deleted object dropped", extra={"resource": str(self._cache.resource), "uid": uid})
+        except Invalid as error:
+            # The same again would be refused again.
             log.warning("status refused", extra={"resource": str(self._cache.resource), "uid": uid, "error": str(error)})
+        if self._wanted.get(uid) is status:  # a newer one that arrived meanwhile has its turn next
+            del self._wanted[uid]
 
     async def _write_to(self, obj: Obj | None, status: Obj) -> None:
         if obj is None:
@@ -97,9 +91,17 @@ class StatusWriter:
         if not patch:
             self.spared += 1
             return
-        # The uid: names are deterministic, and a successor of the same name must not get this one's state.
-        self._cache.put(await self._api.patch_status(self._cache.resource, key_of(obj), patch, uid=uid_of(obj)))
+        # The version: a successor of the same name must not get this one's state, and the patch fits no other.
+        version = obj["metadata"]["resourceVersion"]
+        self._cache.put(await self._api.patch_status(self._cache.resource, key_of(obj), patch, version=version))
         self.written += 1
+
+    async def _refresh(self, uid: str) -> None:
+        """Reads what the conflict was with, instead of waiting for the watch to tell."""
+        obj = self._cache.by_uid(uid)
+        if obj is not None:
+            self._cache.put(await self._api.get(self._cache.resource, key_of(obj)))
+            self._on_conflict(key_of(obj))
 
 
 def status_patch(old: Obj, new: Obj, *, now: datetime) -> Obj:

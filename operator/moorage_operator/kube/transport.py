@@ -80,8 +80,9 @@ class Transport:
         raise error_of(request.describe(), answer.status, answer.headers, answer.body)
 
     async def lines(self, request: Request, *, inactivity_s: float) -> AsyncGenerator[bytes]:
-        """The answer line by line as it comes; ends when the server ends it. A silence of `inactivity_s` is ApiUnavailable."""
+        """The answer line by line as it comes; ends when the server ends it, or after a silence of `inactivity_s`."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=inactivity_s)
+        answered = False
         try:
             async with self._open().request(
                 request.method, self._url(request), **await self._options(request), timeout=timeout
@@ -90,10 +91,12 @@ class Transport:
                     if response.status == 401:
                         await self._credentials.identity.authorization(refused=True)
                     raise error_of(request.describe(), response.status, response.headers, await response.read())
+                answered = True
                 async for line in _lines(response.content):
                     yield line
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unavailable(request, error, f"silent for {inactivity_s:g} s") from error
+            if not (answered and isinstance(error, aiohttp.SocketTimeoutError)):
+                raise _unavailable(request, error, "no answer") from error
 
     async def _worth_another_try(self, answer: _Answer) -> bool:
         if answer.status == 401:

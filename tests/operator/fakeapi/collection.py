@@ -38,7 +38,7 @@ class Collection:
     validate: Validate | None = None
     objects: dict[Key, Obj] = field(default_factory=dict)
     history: deque[Happening] = field(default_factory=lambda: deque(maxlen=100_000))
-    forgotten: int = 0
+    forgotten: int = 99
     watchers: set[asyncio.Queue[Happening | None]] = field(default_factory=set)
 
     def store(self, version: int, old: Obj | None, new: Obj | None, shown: Obj) -> None:

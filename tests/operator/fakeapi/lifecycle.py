@@ -27,7 +27,7 @@ def born(resource: Resource, obj: Obj, *, uid: str, version: int, now: datetime,
 
 def changed(resource: Resource, old: Obj, wish: Obj, *, part: str, version: int, has_status: bool) -> Obj:
     """`old` itself when nothing changes. `part` is "status" for a write through that subresource, which can change nothing else."""
-    _check_conditions(resource, old, wish)
+    _check_conditions(resource, old, wish, part)
     new = {**old, "status": wish.get("status")} if part == "status" else dict(wish)
     if part != "status" and has_status:
         new["status"] = old.get("status")
@@ -55,16 +55,14 @@ def buried(old: Obj, *, version: int) -> Obj:
     return {**old, "metadata": {**old["metadata"], "resourceVersion": str(version)}}
 
 
-def _check_conditions(resource: Resource, old: Obj, wish: Obj) -> None:
+def _check_conditions(resource: Resource, old: Obj, wish: Obj, part: str) -> None:
     name, metadata = old["metadata"]["name"], wish["metadata"]
     if metadata.get("resourceVersion") not in (None, "", old["metadata"]["resourceVersion"]):
         raise conflict(f"{resource}", name, "the object has been modified; please apply your changes to the latest version and try again")
-    if metadata.get("uid") not in (None, "", old["metadata"]["uid"]):
-        raise conflict(
-            f"{resource}",
-            name,
-            f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {old['metadata']['uid']}",
-        )
+    # A status patch keeps the metadata it finds, and so never looks at a uid.
+    uid = metadata.get("uid")
+    if part != "status" and uid not in (None, "", old["metadata"]["uid"]):
+        raise invalid(resource.kind, name, ("metadata.uid", f'Invalid value: "{uid}": field is immutable'))
     if metadata.get("name") != name or metadata.get("namespace") != old["metadata"].get("namespace"):
         raise bad_request("the name or namespace of the object does not match the one in the URL")
 

@@ -36,7 +36,7 @@ class FakeApi:
         self.calls: Counter[tuple[str, str]] = Counter()
         self.token = token
         self.url = ""
-        self._bookmark_s = bookmark_s
+        self.bookmark_s = bookmark_s
         self._lists: OrderedDict[str, tuple[list[Obj], str]] = OrderedDict()
         self._runner: web.AppRunner | None = None
 
@@ -207,7 +207,7 @@ class FakeApi:
             request.query.get("resourceVersion", ""),
             newest=self.store.version,
             timeout_s=float(request.query.get("timeoutSeconds", 1800)),
-            bookmark_s=self._bookmark_s if request.query.get("allowWatchBookmarks") else None,
+            bookmark_s=self.bookmark_s if request.query.get("allowWatchBookmarks") else None,
         )
         async for line in lines:
             await response.write(line)

@@ -24,6 +24,7 @@ class Watch:
         self._selected = selected
         self._metadata_only = metadata_only
         self._version = 0
+        self._from = 0
 
     async def lines(self, version: str, *, newest: int, timeout_s: float, bookmark_s: float | None) -> AsyncIterator[bytes]:
         """Ends after `timeout_s`, or when the watches are cut. A version that cannot be continued from is told inside the stream."""
@@ -43,15 +44,13 @@ class Watch:
             self._collection.watchers.discard(queue)
 
     def _begun(self, version: str, newest: int) -> list[bytes]:
-        self._version = newest
         if version in ("", "0"):
             return [
                 self._line("ADDED", obj)
                 for obj in self._collection.objects.values()
                 if told(_appeared(obj), self._namespace, self._selected)
             ]
-        if int(version) > newest:
-            raise _too_large(int(version), newest)
+        self._version = self._from = int(version)
         return [line for happening in self._collection.since(int(version)) for line in self._told(happening)]
 
     async def _live(self, queue: asyncio.Queue[Happening | None], timeout_s: float, bookmark_s: float | None) -> AsyncIterator[bytes]:
@@ -73,6 +72,8 @@ class Watch:
                 yield line
 
     def _told(self, happening: Happening) -> list[bytes]:
+        if happening.version <= self._from:
+            return []  # a version from the future is met with silence until it is reached
         self._version = max(self._version, happening.version)
         event = told(happening, self._namespace, self._selected)
         if event is None:
@@ -97,8 +98,3 @@ def metadata_of(obj: Obj) -> Obj:
 
 def _appeared(obj: Obj) -> Happening:
     return Happening(0, None, obj, obj)
-
-
-def _too_large(version: int, newest: int) -> Refusal:
-    causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
-    return Refusal(504, "Timeout", f"Timeout: Too large resource version: {version}, current: {newest}", causes=causes, retry_after_s=1)

@@ -35,7 +35,7 @@ class ManualClock:
 
     async def sleep(self, seconds: float) -> None:
         woken = asyncio.get_running_loop().create_future()
-        timer = self.call_later(seconds, lambda: woken.done() or woken.set_result(None))
+        timer = self.call_later(seconds, lambda: None if woken.done() else woken.set_result(None))
         try:
             await woken
         finally:

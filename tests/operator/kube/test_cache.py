@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from moorage_operator.kube.cache import REMEMBERED_DEATHS, Cache, Change
 from moorage_operator.kube.object import LAST_APPLIED, Key, Obj
 from moorage_operator.kube.resource import TASKS
@@ -126,7 +125,7 @@ def test_listeners_hear_old_and_new(cache: Cache) -> None:
 
 def test_a_listener_that_fails_does_not_keep_the_others_from_hearing(cache: Cache, caplog: pytest.LogCaptureFixture) -> None:
     heard: list[Key] = []
-    cache.subscribe(lambda change: 1 / 0)
+    cache.subscribe(lambda _: 1 / 0)
     cache.subscribe(lambda change: heard.append(change.key))
     cache.put(task())
     assert heard == [A]
@@ -150,7 +149,7 @@ def test_a_list_keeps_what_was_written_after_it_was_made(cache: Cache) -> None:
     cache.put(task("new", 12))
     comparison.page([task("a", 3)], "10")
     assert comparison.done("10") == []
-    assert {key.name for key in cache.keys()} == {"a", "new"}
+    assert {obj["metadata"]["name"] for obj in cache.values()} == {"a", "new"}
 
 
 def test_a_list_from_a_restored_store_replaces_the_future_that_did_not_happen(cache: Cache) -> None:
@@ -161,8 +160,29 @@ def test_a_list_from_a_restored_store_replaces_the_future_that_did_not_happen(ca
     comparison = cache.relist()
     comparison.page([task("a", 300, node="old"), task("c", 200)], "500")
     comparison.done("500")
-    assert {(key.name, obj["spec"]["nodeName"]) for key in cache.keys() if (obj := cache.get(key))} == {("a", "old"), ("c", "n1")}
+    assert {(obj["metadata"]["name"], obj["spec"]["nodeName"]) for obj in cache.values()} == {("a", "old"), ("c", "n1")}
     assert cache.put(task("a", 501, node="newer"))
+
+
+def test_a_list_is_right_about_its_past_even_when_the_store_was_restored_and_went_on(cache: Cache) -> None:
+    """etcd restored with its revision bumped, or writes by others since: the list is newer than all we saw, its objects are not."""
+    cache.put(task("a", 900, node="future"))
+    cache.put(task("b", 901))
+    cache.remove(Key("shop", "b"), uid="uid-b", version=902)
+    comparison = cache.relist()
+    comparison.page([task("a", 300, node="past"), task("b", 301)], "1000000")
+    comparison.done("1000000")
+    assert cache.count("node", "past") == 1
+    assert cache.by_uid("uid-b") is not None
+
+
+def test_an_answer_newer_than_the_list_is_kept_and_a_deletion_since_is_not_undone(cache: Cache) -> None:
+    comparison = cache.relist()
+    cache.put(task("a", 20, node="new"))
+    cache.remove(Key("shop", "b"), uid="uid-b")
+    comparison.page([task("a", 3, node="old"), task("b", 4)], "10")
+    comparison.done("10")
+    assert [(obj["metadata"]["name"], obj["spec"]["nodeName"]) for obj in cache.values()] == [("a", "new")]
 
 
 def test_deaths_are_forgotten_in_the_end() -> None:
