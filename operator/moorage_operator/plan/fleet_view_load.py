@@ -84,20 +84,23 @@ def load_of(holdings: Mapping[str, Holding]) -> Load:
         for holding in holdings.values():
             load.add(holding)
         return load
-    for holding in holdings.values():
+    following = {holding.uid: holding.start_first for later in followers.values() for holding in later}
+    for uid, holding in holdings.items():
         load._add_ports(holding)
-        if holding.replaces not in holdings:
+        if uid not in following:
             load._add_count(holding.service, _count(holding, followers))
-        if holding.replaces not in holdings or holding.start_first:
+        if following.get(uid, True):
             load._add_amounts(*_peak(holding, followers))
     return load
 
 
 def _followers(holdings: Mapping[str, Holding]) -> dict[str, list[Holding]]:
+    """A task makes way for tasks of its own Service only."""
     followers: dict[str, list[Holding]] = defaultdict(list)
     for holding in holdings.values():
-        if holding.replaces is not None and holding.replaces in holdings:
-            followers[holding.replaces].append(holding)
+        predecessor = holdings.get(holding.replaces) if holding.replaces is not None else None
+        if predecessor is not None and predecessor.service == holding.service:
+            followers[predecessor.uid].append(holding)
     return followers
 
 

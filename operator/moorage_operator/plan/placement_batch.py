@@ -110,12 +110,13 @@ class Batch:
 
     def _making_way(self, task: TaskNeeds) -> tuple[Site, Load] | None:
         """The node of the task that is replaced, and its load without it."""
-        name = self._node_of.get(task.replaces) if task.replaces is not None else None
-        return None if name is None else (self._sites[name], self._load_for(task, self._sites[name]))
+        site = self._sites.get(self._node_of.get(task.replaces, "")) if task.replaces is not None else None
+        load = site.making_way_for(task) if site is not None else None
+        return (site, load) if site is not None and load is not None else None
 
     def _load_for(self, task: TaskNeeds, site: Site) -> Load:
-        replaced = site.without(task.replaces, start_first=task.start_first) if task.replaces is not None else None
-        return replaced or site.load
+        load = site.making_way_for(task) if task.replaces is not None else None
+        return site.load if load is None else load
 
     @cached_property
     def _node_of(self) -> dict[str, str]:

@@ -16,17 +16,17 @@ class Site:
         self._holdings = dict(node.holdings)
         self._shared = True
 
-    def without(self, uid: str | None, *, start_first: bool) -> Load | None:
-        """The load when that task has made way; None if it is not here. With StartFirst only its count is free, it runs on."""
-        replaced = self._holdings.get(uid or "")
-        if replaced is None:
+    def making_way_for(self, task: TaskNeeds) -> Load | None:
+        """The load once what it replaces has made way; None if that is not here. With StartFirst only its count is free, it runs on."""
+        replaced = self._holdings.get(task.replaces or "")
+        if replaced is None or replaced.service != task.demand.service:
             return None
-        if start_first:
+        if task.start_first:
             load = self.load.copy()
             load.services[replaced.service] -= 1
             load.tasks -= 1
             return load
-        return load_of({key: holding for key, holding in self._holdings.items() if key != uid})
+        return load_of({key: holding for key, holding in self._holdings.items() if key != replaced.uid})
 
     def put(self, task: TaskNeeds) -> None:
         holding = holding_of(task)
