@@ -126,7 +126,7 @@ class Authorizer:
             form = {**form, "grant_type": "password", "username": secret.username, "password": secret.password}
         body = urlencode({**form, "client_id": "moorage"}).encode()
         with self._transport.open("POST", realm, {"Content-Type": "application/x-www-form-urlencoded"}, body) as response:
-            if response.status in (400, 401, 404, 405) and secret.username:
+            if response.status in (400, 401, 404, 405, 501) and secret.username:
                 return None
             return self._read(response)
 

@@ -16,11 +16,12 @@ from moorage_agent.images.cancellation import Cancellation
 from moorage_agent.images.digest import hexadecimal
 from moorage_agent.images.platforms import Platform, host_platform, parse_platform
 from moorage_agent.images.progress import Meter, Progress
+from moorage_agent.images.pull_process import pull_apart, resolve_apart
 from moorage_agent.images.sources import DEFAULT, Settings, Values, opened
 from moorage_agent.images.store import Image, ImageStore
 from moorage_agent.protocol import ImageSource, ImageSpec, ResolvedImage
 
-__all__ = ["Progress", "Settings", "Values", "pull", "resolve"]
+__all__ = ["Progress", "Settings", "Values", "pull", "pull_apart", "resolve", "resolve_apart"]
 
 
 def resolve(

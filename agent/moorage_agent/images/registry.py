@@ -11,47 +11,24 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Callable, TypeVar
 
 from moorage_agent.errors import ImageError
 from moorage_agent.images.auth import Authorizer, Credentials, parse_challenges
 from moorage_agent.images.manifest import ACCEPTED, MAX_BYTES, Descriptor
+from moorage_agent.images.patience import Patience, Tries
 from moorage_agent.images.reference import Reference
 from moorage_agent.images.transport import Response, Transient, Transport
 
-_CHUNK = 1 << 17
 _PROGRESS = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Patience:
-    """Tries of one request, and seconds between them: doubling from first_s to most_s, unless the server says when."""
-
-    tries: int = 5
-    first_s: float = 2.0
-    most_s: float = 60.0
-
-    def wait_s(self, failed: int, failure: Transient) -> float | None:
-        """After `failed` failures in a row; None: give up. A server that asks for longer than most_s is left alone."""
-        asked = failure.retry_after_s
-        if failed >= self.tries or (asked is not None and asked > self.most_s):
-            return None
-        return min(self.first_s * 2.0 ** (failed - 1), self.most_s) if asked is None else asked
-
-
 class Registry:
     """Usable by several threads. Errors: ImageError (NotFound, Unauthorized, RateLimited, RegistryUnreachable, …), Interrupted."""
 
-    def __init__(
-        self,
-        reference: Reference,
-        transport: Transport,
-        credentials: Credentials | None = None,
-        patience: Patience = Patience(),
-    ) -> None:
+    def __init__(self, reference: Reference, transport: Transport, credentials: Credentials | None, patience: Patience) -> None:
         self._reference, self._transport, self._patience = reference, transport, patience
         self._authorizer = Authorizer(transport, credentials, f"repository:{reference.repository}:pull", of=str(reference))
         self._scheme: str | None = None if transport.insecure else "https"
@@ -77,21 +54,20 @@ class Registry:
 
     def layer(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
         """Its bytes from `start` on, over as many connections as it takes while each brings it on."""
-        at = mark = start
-        failed = 0
+        tries = Tries(self._patience, self._transport.cancellation)
+        at = start
         while at < descriptor.size:
+            mark = at
             failure = Transient("RegistryUnreachable", f"layer {descriptor.digest} broke off before its {descriptor.size} bytes were there")
             try:
                 with self._from(descriptor, at) as response:
-                    for chunk in _chunks(response):
+                    for chunk in response.chunks():
                         at += len(chunk)
                         yield chunk
             except Transient as better:
                 failure = better
             if at < descriptor.size:
-                failed = 1 if at - mark >= _PROGRESS else failed + 1
-                mark = at
-                self._pause(failed, failure)
+                tries.again(failure, progressed=at - mark >= _PROGRESS)
 
     @contextmanager
     def _from(self, descriptor: Descriptor, at: int) -> Iterator[Response]:
@@ -102,7 +78,7 @@ class Registry:
                 if match is None or int(match.group(1)) != at:
                     raise ImageError("RegistryUnreachable", f"{self._reference.host} answers with another range than was asked for", 60)
             elif at:  # a registry, or a cache before it, that ignores ranges
-                _skip(response, at)
+                response.skip(at)
             yield response
 
     @contextmanager
@@ -145,35 +121,14 @@ class Registry:
             return Transient("RegistryUnreachable", f"{registry} answered {status}{said}", _retry_after(response))
         return ImageError("RegistryUnreachable", f"{registry} answered {status} when asked for {what}{said}", 300)
 
-    def _patiently(self, ask: Callable[[], T], failed: int = 0) -> T:
-        try:
-            return ask()
-        except Transient as failure:
-            self._pause(failed + 1, failure)
-        return self._patiently(ask, failed + 1)
-
-    def _pause(self, failed: int, failure: Transient) -> None:
-        """Sleep before the next try. Raises ImageError when there is none, Interrupted."""
-        wait_s = self._patience.wait_s(failed, failure)
-        if wait_s is None:
-            later_s = failure.retry_after_s or (300.0 if failure.code == "RateLimited" else 30.0)
-            raise ImageError(failure.code, f"{failure.message} ({failed} {'try' if failed == 1 else 'tries'})", later_s) from failure
-        self._transport.cancellation.sleep(wait_s)
-
-
-def _chunks(response: Response) -> Iterator[bytes]:
-    buffer = memoryview(bytearray(_CHUNK))
-    while count := response.readinto(buffer):
-        yield bytes(buffer[:count])
-
-
-def _skip(response: Response, count: int) -> None:
-    buffer = memoryview(bytearray(_CHUNK))
-    while count:
-        got = response.readinto(buffer[: min(count, _CHUNK)])
-        if not got:
-            raise Transient("RegistryUnreachable", "the registry sent less than before")
-        count -= got
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        tries = Tries(self._patience, self._transport.cancellation)
+        while True:
+            try:
+                return ask()
+            except Transient as failure:
+                kept = failure
+            tries.again(kept)
 
 
 def _said(response: Response) -> str:

@@ -9,9 +9,10 @@ from moorage_agent.errors import ImageError
 from moorage_agent.images.auth import Credentials
 from moorage_agent.images.cancellation import Cancellation
 from moorage_agent.images.content import Content
+from moorage_agent.images.patience import Patience
 from moorage_agent.images.platforms import Platform
 from moorage_agent.images.reference import parse_reference
-from moorage_agent.images.registry import Patience, Registry
+from moorage_agent.images.registry import Registry
 from moorage_agent.images.registry_source import RegistrySource
 from moorage_agent.images.store import ImageStore
 from moorage_agent.images.transport import Timeouts, Transport

@@ -10,7 +10,6 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from moorage_agent.errors import ImageError
@@ -19,6 +18,7 @@ from moorage_agent.images.proxy import proxy_for, proxy_headers
 from moorage_agent.version import VERSION
 
 _MAX_REDIRECTS = 10
+_CHUNK = 1 << 17
 
 
 class Transient(Exception):
@@ -37,12 +37,6 @@ class Timeouts:
     idle_s: float = 60.0
 
 
-class Readable(Protocol):
-    """`readinto` a buffer: how many bytes came; 0 is the end."""
-
-    def readinto(self, buffer: memoryview) -> int: ...
-
-
 class Response:
     """An answer whose body is still to be read; any failure of the connection is Transient."""
 
@@ -50,7 +44,20 @@ class Response:
         self.status, self.headers, self.url = response.status, response.headers, url
         self._response = response
 
-    def readinto(self, buffer: memoryview) -> int:
+    def chunks(self) -> Iterator[bytes]:
+        buffer = memoryview(bytearray(_CHUNK))
+        while count := self._into(buffer):
+            yield bytes(buffer[:count])
+
+    def skip(self, count: int) -> None:
+        buffer = memoryview(bytearray(_CHUNK))
+        while count:
+            got = self._into(buffer[: min(count, _CHUNK)])
+            if not got:
+                raise Transient("RegistryUnreachable", f"{_where(self.url)} sent less than before")
+            count -= got
+
+    def _into(self, buffer: memoryview) -> int:
         with _failures(self.url):
             return self._response.readinto(buffer)
 
