@@ -1,0 +1,59 @@
+"""/healthz, /readyz and /metrics. Healthy is a process whose loop turns, whose watches hear, and whose Lease is renewed if it leads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from aiohttp import web
+
+from moorage_operator.command import Command
+
+WATCH_SILENT_S = 180.0
+"""A watch hears a bookmark about once a minute and reconnects by itself after 90 s."""
+
+LEASE_LATE_S = 15.0
+
+
+class HttpServer:
+    """`command` is None until the process has come so far."""
+
+    def __init__(self, host: str, port: int, *, command: Callable[[], Command | None], metrics: Callable[[], bytes]) -> None:
+        self.port = port
+        self._host = host
+        self._command = command
+        self._metrics = metrics
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.add_routes([web.get("/healthz", self._healthz), web.get("/readyz", self._readyz), web.get("/metrics", self._metricsz)])
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self.port).start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        command = self._command()
+        troubles = [] if command is None else list(troubles_of(command))
+        return web.Response(text="\n".join(troubles) or "ok", status=503 if troubles else 200)
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        command = self._command()
+        ready = command is not None and command.synced.is_set()
+        return web.Response(text="ok" if ready else "caches are being filled", status=200 if ready else 503)
+
+    async def _metricsz(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._metrics(), content_type="text/plain")
+
+
+def troubles_of(command: Command) -> Iterator[str]:
+    for name, informer in command.informers.items():
+        if informer.synced.is_set() and informer.silent_s > WATCH_SILENT_S:
+            yield f"the watch of {name} heard nothing for {informer.silent_s:.0f} s"
+    lease = command.lease
+    if lease is not None and command.world.leadership.epoch and lease.renewed_s_ago > LEASE_LATE_S:
+        yield f"the Lease was not renewed for {lease.renewed_s_ago:.0f} s"

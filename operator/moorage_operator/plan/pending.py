@@ -1,0 +1,31 @@
+"""What a Task without a node still needs of one: read from the Task itself, because its Service may ask for something else by now."""
+
+from __future__ import annotations
+
+from moorage_agent.protocol import Container, from_wire
+
+from ..api import Image, Service, Task
+from .placement_demand import demand_of, own_volumes
+from .placement_needs import Home, ServiceKey, TaskNeeds
+from .slot_task import HOME_ANNOTATION
+
+
+def pending_needs(service: Service, task: Task, image: Image | None) -> TaskNeeds:
+    container = from_wire(Container, dict(task.spec.container))
+    platform = image.status.platform if image is not None else None
+    home = task.metadata.annotations.get(HOME_ANNOTATION)
+    alone = service.spec.mode == "Replicated" and service.spec.replicas == 1
+    return TaskNeeds(
+        name=task.metadata.name,
+        demand=demand_of(
+            service.spec,
+            ServiceKey(task.metadata.namespace, task.spec.service),
+            task.spec.version,
+            container,
+            (platform,) if platform else (),
+        ),
+        replaces=task.spec.replaces,
+        start_first=task.spec.handover == "StartFirst",
+        home=Home(home, "the slot belongs there") if home else None,
+        volumes=own_volumes(container, task.spec.service, task.spec.slot, alone=alone),
+    )

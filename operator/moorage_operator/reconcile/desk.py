@@ -1,0 +1,141 @@
+"""Where sessions come to: what their node should run, the values it may have, and what they heard."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from moorage_agent.protocol import ImageSource, ImageSpec, NodeReport, NodeSpec
+
+from moorage_operator.api import Image, Node
+from moorage_operator.errors import InvalidSpec, Unreachable
+from moorage_operator.fleet.session import Claim, Link, Wish
+from moorage_operator.kube.object import Key
+from moorage_operator.kube.resource import IMAGES, NODES, SERVICES, TASKS
+from moorage_operator.plan.container_data import CONFIG_MAP, SECRET, DataObject
+from moorage_operator.plan.document import node_images, node_tasks, value_keys
+from moorage_operator.plan.image import wanted_by
+from moorage_operator.plan.image_source import image_source
+from moorage_operator.reconcile import indexes
+from moorage_operator.reconcile.pull_secret import registry_credentials
+from moorage_operator.reconcile.world import World
+
+
+class OperatorDesk:
+    """A host is believed about itself and about nothing else: it gets no value that no document of its own names."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._wishes: dict[str, Wish] = {}
+
+    def wish(self, uid: str) -> Wish:
+        node = self._world.nodes.by_uid(uid)
+        if node is None:
+            return self._wishes.get(uid) or Wish("", (), ())
+        sources = _Sources(self._world)
+        tasks = node_tasks(node.metadata.name, self._world.tasks.by(indexes.NODE, node.metadata.name), sources)
+        wish = self._wishes[uid] = Wish(node.metadata.name, tasks, node_images(self._prefetched(node)))
+        return wish
+
+    def claim(self, uid: str, bound: dict[str, Any] | None) -> Claim:
+        """A host of our own swarm whose Node object is gone is taken over by the one that was made anew."""
+        world, node = self._world, self._world.nodes.by_uid(uid)
+        ours = bound is not None and bound.get("swarmId") == world.swarm.id
+        orphaned = ours and bound is not None and world.nodes.raw.by_uid(str(bound.get("nodeUid"))) is None
+        return Claim(world.swarm.id, world.leadership.epoch, adopt=bool(orphaned or (node is not None and node.spec.adopt)))
+
+    async def value(self, uid: str, key: str) -> bytes:
+        if key not in self._allowed(uid):
+            raise InvalidSpec(f"nothing that this node shall run needs {key}", reason="NotYours")
+        kind, namespace, name, *rest = key.split("/", 3)
+        data = self._world.data
+        match kind:
+            case "secret" | "config":
+                entry, _, digest = rest[0].partition("/")
+                return await data.entry(
+                    DataObject(SECRET if kind == "secret" else CONFIG_MAP, namespace, name), entry, digest=digest or None
+                )
+            case "pull":
+                entries = await data.entries(DataObject(SECRET, namespace, name))
+                return json.dumps(registry_credentials(entries, rest[0], secret=f"{namespace}/{name}")).encode()
+            case "ca":
+                return await data.entry(DataObject(CONFIG_MAP, namespace, name), rest[0], digest=None)
+        raise InvalidSpec(f"values of kind {kind} are not known", reason="UnknownValue")
+
+    async def pin(self, uid: str, host_keys: tuple[str, ...]) -> None:
+        """Into spec, where a person sees and changes them; if somebody pinned meanwhile, the connection is made anew under that pin."""
+        node = self._world.nodes.by_uid(uid)
+        if node is None or node.spec.ssh.host_keys:
+            raise Unreachable("the Node changed while its host was seen for the first time")
+        body = {
+            "metadata": {"uid": uid, "resourceVersion": node.metadata.resource_version},
+            "spec": {"ssh": {"hostKeys": list(host_keys)}},
+        }
+        pinned = await self._world.api.patch(NODES, Key("", node.metadata.name), body)
+        self._world.nodes.raw.put(pinned)
+        self._world.events.record(pinned, "HostKeysPinned", f"trusted on first use: {', '.join(host_keys)}")
+
+    def on_link(self, uid: str, link: Link) -> None:  # noqa: ARG002 (read from the session when the Node is looked at)
+        node = self._world.nodes.by_uid(uid)
+        if node is None:
+            return
+        self._world.enqueue(NODES, Key("", node.metadata.name), 0.0)
+        for key in {Key(task.metadata.namespace, task.spec.service) for task in self._world.tasks.by(indexes.NODE, node.metadata.name)}:
+            self._world.enqueue(SERVICES, key, 0.0)
+
+    def on_report(self, uid: str, report: NodeReport) -> None:
+        world, node = self._world, self._world.nodes.by_uid(uid)
+        if node is None:
+            return
+        placed = [task.metadata.uid for task in world.tasks.by(indexes.NODE, node.metadata.name)]
+        for task_uid in world.reports.take(report, placed=placed if report.full else ()):
+            task = world.tasks.by_uid(task_uid)
+            if task is not None:
+                world.enqueue(TASKS, Key(task.metadata.namespace, task.metadata.name), 0.0)
+        self._take_images(node, report)
+        if report.facts is not None:
+            world.enqueue(NODES, Key("", node.metadata.name), 0.0)
+
+    async def on_newer_epoch(self, uid: str, epoch: int) -> None:  # noqa: ARG002 (any node may tell)
+        await self._world.raise_epoch_above(epoch)
+
+    def _take_images(self, node: Node, report: NodeReport) -> None:
+        digests = self._world.image_news.take(node.metadata.name, report.images)
+        for digest in digests:
+            for image in self._world.images.by(indexes.DIGEST, digest):
+                self._world.enqueue(IMAGES, Key(image.metadata.namespace, image.metadata.name), 0.0)
+
+    def _prefetched(self, node: Node) -> list[ImageSpec]:
+        view = self._world.placer.view.fleet().nodes.get(node.metadata.name)
+        if view is None:
+            return []
+        wanted = [image for image in self._world.images.by(indexes.PREFETCH, "") if wanted_by(image, [view])]
+        return [ImageSpec(image.status.digest, image_source(image)) for image in wanted if image.status.digest]
+
+    def _allowed(self, uid: str) -> frozenset[str]:
+        wish = self._wishes.get(uid)
+        documented = frozenset[str]()
+        if wish is not None:
+            documented = value_keys(NodeSpec("", uid, 0, 0, tasks=wish.tasks, images=wish.images))
+        lent = self._world.lent_keys.get(uid, ())
+        return documented | {key for source in lent for key in _keys(source)}
+
+
+class _Sources(dict[tuple[str, str], ImageSource]):
+    """The source of each Image, worked out when a task needs it."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def get(self, key: tuple[str, str], default: Any = None) -> Any:
+        if key not in self:
+            image: Image | None = self._world.images.get(Key(*key))
+            if image is None:
+                return default
+            self[key] = image_source(image)
+        return self[key]
+
+
+def _keys(source: ImageSource) -> list[str]:
+    return [key for key in (source.key, source.credentials, source.ca_bundle) if key]

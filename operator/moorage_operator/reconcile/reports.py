@@ -1,0 +1,50 @@
+"""What agents report about tasks, until it is written: the latest per Task, and which containers are gone for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from moorage_agent.protocol import NodeReport, TaskReport
+
+
+class Reports:
+    """Rebuilt by the full report with which every session begins."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, TaskReport] = {}
+        self._gone: set[str] = set()
+        self._unwritten_since: dict[str, datetime] = {}
+
+    def take(self, report: NodeReport, *, placed: Iterable[str]) -> list[str]:
+        """Keeps what the report says and returns the uids it says something about.
+
+        `placed`: uids of all Tasks on that node. Those a full report lacks have no container there, and get none: every document of ours
+        lists what shall run, and the agent reports all of the last one it took.
+        """
+        for each in report.tasks:
+            self._latest[each.uid] = each
+        gone = set(report.removed)
+        if report.full:
+            gone |= set(placed) - {each.uid for each in report.tasks}
+        self._gone |= gone
+        return [*(each.uid for each in report.tasks), *gone]
+
+    def latest(self, uid: str) -> TaskReport | None:
+        return self._latest.get(uid)
+
+    def is_gone(self, uid: str) -> bool:
+        return uid in self._gone
+
+    def waiting_since(self, uid: str, now: datetime) -> datetime:
+        """Since when something about this Task is unwritten."""
+        return self._unwritten_since.setdefault(uid, now)
+
+    def written(self, uid: str) -> None:
+        self._unwritten_since.pop(uid, None)
+
+    def forget(self, uid: str) -> None:
+        """The Task is gone."""
+        self._latest.pop(uid, None)
+        self._gone.discard(uid)
+        self._unwritten_since.pop(uid, None)

@@ -1,0 +1,61 @@
+"""A Stack: make its Services what it says, and say how they are."""
+
+from __future__ import annotations
+
+from moorage_operator.api import Stack
+from moorage_operator.errors import AlreadyExists, Conflict, Forbidden, Invalid
+from moorage_operator.kube.object import Key
+from moorage_operator.kube.resource import SERVICES, STACKS
+from moorage_operator.plan.stack import CreateService, DeleteService, PatchService, plan_stack
+from moorage_operator.plan.stack_status import stack_status
+from moorage_operator.reconcile import indexes
+from moorage_operator.reconcile.together import together
+from moorage_operator.reconcile.world import World
+
+RETRY_S = 30.0
+"""A write that the API server refused is tried again: quotas and policies change without telling us."""
+
+
+async def reconcile_stack(key: Key, world: World) -> float | None:
+    stack = world.stacks.get(key)
+    if stack is None or stack.metadata.deletion_timestamp is not None:
+        await _delete_services(stack, world)
+        return None
+    plan = plan_stack(stack, world.services.by(indexes.NAMESPACE, key.namespace))
+    failures: dict[str, str] = {}
+    await together(_write(step, key.namespace, world, failures) for step in plan.writes)
+    services = world.services.by(indexes.NAMESPACE, key.namespace)
+    world.write_status(STACKS, stack, stack_status(stack, services, plan, failures=failures, now=world.now()))
+    return RETRY_S if failures else None
+
+
+async def _write(step: CreateService | PatchService | DeleteService, namespace: str, world: World, failures: dict[str, str]) -> None:
+    """One write. What the API server refuses is told in the Stack's status, beside what went well."""
+    key, cache = Key(namespace, step.name), world.services.raw
+    try:
+        match step:
+            case CreateService():
+                cache.put(await world.api.create(SERVICES, step.body))
+            case PatchService():
+                metadata = {**step.patch.get("metadata", {}), "uid": step.uid}
+                cache.put(await world.api.patch(SERVICES, key, {**step.patch, "metadata": metadata}))
+            case DeleteService():
+                if await world.api.delete(SERVICES, key, uid=step.uid) is None:
+                    cache.remove(key, uid=step.uid)
+    except AlreadyExists:
+        return  # the watch will show whose it is
+    except (Invalid, Forbidden) as error:
+        failures[step.name] = str(error)
+
+
+async def _delete_services(stack: Stack | None, world: World) -> None:
+    """A Stack on its way out takes its Services along; of one that is gone the garbage collector knows more than we do."""
+    if stack is None:
+        return
+    owned = world.services.by(indexes.OWNER, stack.metadata.uid)
+    for service in owned:
+        if service.metadata.deletion_timestamp is None:
+            try:
+                await world.api.delete(SERVICES, Key(service.metadata.namespace, service.metadata.name), uid=service.metadata.uid)
+            except Conflict:
+                continue

@@ -1,0 +1,71 @@
+"""A Task that somebody said something about: write what its agent reports, and let it go once nothing of it is left."""
+
+from __future__ import annotations
+
+from moorage_operator.api import TASK_FINALIZER, Task
+from moorage_operator.kube.object import Key
+from moorage_operator.kube.resource import TASKS
+from moorage_operator.plan.loss import Fate, Verdict, verdict
+from moorage_operator.plan.loss_rule import LossRule, loss_rule
+from moorage_operator.plan.task import task_status, write_at
+from moorage_operator.reconcile.task import release_task
+from moorage_operator.reconcile.world import World, key_of_model, seconds_until
+
+LOOK_AGAIN_S = 5.0
+
+
+async def reconcile_task(key: Key, world: World) -> float | None:
+    task = world.tasks.get(key)
+    if task is None:
+        return None
+    if task.metadata.deletion_timestamp is not None and TASK_FINALIZER in task.metadata.finalizers:
+        return await _let_go(task, world)
+    return _say(task, world)
+
+
+def _say(task: Task, world: World) -> float | None:
+    """Write the latest report, now or when it is worth a write."""
+    uid, now = task.metadata.uid, world.now()
+    report = world.reports.latest(uid)
+    status = None if report is None else task_status(task, report, now=now)
+    if status is None:
+        world.reports.written(uid)
+        return None
+    at = write_at(task.status, status, first_seen=world.reports.waiting_since(uid, now))
+    wait = seconds_until(at, now) or 0.0
+    if wait > 0:
+        return wait
+    world.reports.written(uid)
+    world.write_status(TASKS, task, status)
+    return None
+
+
+async def _let_go(task: Task, world: World) -> float | None:
+    uid = task.metadata.uid
+    if task.spec.node_name is None or world.reports.is_gone(uid):
+        await release_task(world, task)
+        world.reports.forget(uid)
+        return None
+    fate = _fate(task, world)
+    if fate.fate is Fate.LOST:
+        raw = world.raw(TASKS, key_of_model(task))
+        if raw is not None:
+            world.events.record(
+                raw, "ReleasedUnconfirmed", f"{fate.message}: its container is stopped should the host return", warning=True
+            )
+        await release_task(world, task)
+        return None
+    if fate.fate is Fate.WAITS:
+        message = f"stopping: {fate.message}"
+        if task.status.message != message:
+            world.write_status(TASKS, task, task.status.model_copy(update={"message": message}))
+        return seconds_until(fate.at, world.now()) or LOOK_AGAIN_S
+    _say(task, world)
+    return None
+
+
+def _fate(task: Task, world: World) -> Verdict:
+    service = world.services.get(Key(task.metadata.namespace, task.spec.service))
+    rule = LossRule() if service is None else loss_rule(service.spec)
+    assert task.spec.node_name is not None
+    return verdict(task.spec.node_name, rule, world.losses(), now=world.now())

@@ -1,0 +1,161 @@
+"""Who has to look when something changed: from cache changes to keys of queues. Only enqueues; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from moorage_operator.api import Node
+from moorage_operator.kube.cache import Change
+from moorage_operator.kube.object import Key, Obj, deleting, key_of, uid_of
+from moorage_operator.kube.resource import IMAGES, NODES, SERVICES, STACKS, TASKS
+from moorage_operator.plan.fleet_view_node import node_facts
+from moorage_operator.reconcile import indexes
+from moorage_operator.reconcile.world import World
+
+SUMMARY_S = 1.0
+"""Sums over many objects (a Node's tasks, an Image's nodes) may lag: their writes then count one burst, not each task of it."""
+
+
+def connect(world: World) -> None:
+    """Subscribe to every cache."""
+    triggers = _Triggers(world)
+    world.stacks.raw.subscribe(triggers.stack)
+    world.services.raw.subscribe(triggers.service)
+    world.images.raw.subscribe(triggers.image)
+    world.nodes.raw.subscribe(triggers.node)
+    world.tasks.raw.subscribe(triggers.task)
+
+
+def data_changed(world: World, kind: str) -> Callable[[Change], None]:
+    """The listener for the metadata cache of Secrets or ConfigMaps."""
+
+    def changed(change: Change) -> None:
+        for service in world.services.raw.by(indexes.DATA, f"{kind}/{change.key.namespace}/{change.key.name}"):
+            world.enqueue(SERVICES, key_of(service), 0.0)
+        if kind == "Secret" and change.key.namespace == world.settings.namespace:
+            for node in world.nodes.raw.by(indexes.KEY_SECRET, change.key.name):
+                world.enqueue(NODES, key_of(node), 0.0)
+
+    return changed
+
+
+class _Triggers:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def stack(self, change: Change) -> None:
+        self._world.enqueue(STACKS, change.key, 0.0)
+
+    def service(self, change: Change) -> None:
+        world = self._world
+        world.enqueue(SERVICES, change.key, 0.0)
+        for stack in _owner_names(change, "Stack"):
+            world.enqueue(STACKS, Key(change.key.namespace, stack), 0.0)
+
+    def image(self, change: Change) -> None:
+        world = self._world
+        world.enqueue(IMAGES, change.key, 0.0)
+        for service in world.services.raw.by(indexes.IMAGE, str(change.key)):
+            world.enqueue(SERVICES, key_of(service), 0.0)
+        for service_name in _owner_names(change, "Service"):
+            world.enqueue(SERVICES, Key(change.key.namespace, service_name), 0.0)
+        if _spec(change.old) != _spec(change.new):
+            for task in world.tasks.raw.by(indexes.TASK_IMAGE, str(change.key)):
+                self._push(task)
+
+    def node(self, change: Change) -> None:
+        """Services look again only where something they place by has changed: a Node's other news are frequent."""
+        world, name = self._world, change.key.name
+        world.enqueue(NODES, change.key, 0.0)
+        old = None if change.old is None else Node.parse(change.old)
+        new = None if change.new is None else world.nodes.of(change.new)
+        if new is None:
+            world.placer.view.drop_node(name)
+        else:
+            world.placer.view.put_node(new)
+        if new is not None:
+            world.fleet.push(new.metadata.uid)
+        if old is None or new is None or node_facts(old) != node_facts(new):
+            self._fleet_changed(name)
+
+    def task(self, change: Change) -> None:
+        world = self._world
+        task = None if change.new is None else world.tasks.of(change.new)
+        if task is not None:
+            world.placer.view.put_task(task)
+        elif change.old is not None:
+            world.placer.view.drop_task(uid_of(change.old))
+            world.reports.forget(uid_of(change.old))
+        for obj in _both(change):
+            world.enqueue(SERVICES, Key(change.key.namespace, obj["spec"].get("service", "")), 0.0)
+        if change.new is not None and (deleting(change.new) or world.reports.latest(uid_of(change.new)) is not None):
+            world.enqueue(TASKS, change.key, 0.0)
+        self._task_on_node(change)
+
+    def _task_on_node(self, change: Change) -> None:
+        """Documents follow what is wished, not what is: a new status alone pushes nothing."""
+        world = self._world
+        if _wish(change.old) != _wish(change.new):
+            for name in {obj["spec"]["nodeName"] for obj in _both(change) if obj["spec"].get("nodeName")}:
+                self._push_node(name)
+                world.enqueue(NODES, Key("", name), SUMMARY_S)
+        ended_or_gone = change.new is None or _holds(change.old) != _holds(change.new)
+        if change.old is not None and ended_or_gone:
+            self._look_again()
+        for image in {_image(obj) for obj in _both(change)} - {""}:
+            if change.old is None or change.new is None:
+                world.enqueue(IMAGES, Key(change.key.namespace, image), SUMMARY_S)
+
+    def _fleet_changed(self, node: str) -> None:
+        world = self._world
+        self._look_again()
+        for service in world.services.raw.by(indexes.MODE, "Global"):
+            world.enqueue(SERVICES, key_of(service), 0.0)
+        for task in world.tasks.raw.by(indexes.NODE, node):
+            world.enqueue(SERVICES, Key(key_of(task).namespace, task["spec"].get("service", "")), 0.0)
+        for image in world.images.raw.by(indexes.UNRESOLVED, ""):
+            world.enqueue(IMAGES, key_of(image), 0.0)
+
+    def _look_again(self) -> None:
+        """Room may have become free for tasks that found no node."""
+        for key in self._world.unplaced:
+            self._world.enqueue(SERVICES, key, 0.0)
+
+    def _push(self, task: Obj) -> None:
+        if name := task["spec"].get("nodeName"):
+            self._push_node(name)
+
+    def _push_node(self, name: str) -> None:
+        node = self._world.nodes.raw.get(Key("", name))
+        if node is not None:
+            self._world.fleet.push(uid_of(node))
+
+
+def _both(change: Change) -> list[Obj]:
+    return [obj for obj in (change.old, change.new) if obj is not None]
+
+
+def _spec(obj: Obj | None) -> object:
+    return None if obj is None else obj["spec"]
+
+
+def _wish(obj: Obj | None) -> object:
+    """What of a Task enters its node's document."""
+    if obj is None or deleting(obj) or (obj.get("status") or {}).get("state") == "Orphaned":
+        return None
+    return obj["spec"]
+
+
+def _holds(obj: Obj | None) -> bool:
+    return obj is not None and (obj.get("status") or {}).get("state") not in ("Complete", "Failed", "Rejected", "Orphaned")
+
+
+def _image(obj: Obj) -> str:
+    return str((obj["spec"].get("image") or {}).get("name") or "")
+
+
+def _owner_names(change: Change, kind: str) -> Iterable[str]:
+    for obj in _both(change):
+        for reference in obj["metadata"].get("ownerReferences") or ():
+            if reference.get("controller") and reference.get("kind") == kind:
+                yield reference["name"]

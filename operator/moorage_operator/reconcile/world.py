@@ -1,0 +1,135 @@
+"""What reconcilers see and what they may do: typed caches, the API, the fleet, the clock. Values and hands, no decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from moorage_agent.protocol import ImageSource
+
+from moorage_operator.api import Image, Model, Node, Service, Stack, Task
+from moorage_operator.api.resource import Resource as AnyModel
+from moorage_operator.errors import NotLeader
+from moorage_operator.fleet.fleet import Fleet
+from moorage_operator.kube.client import KubeApi
+from moorage_operator.kube.clock import Clock
+from moorage_operator.kube.events import EventRecorder
+from moorage_operator.kube.object import Key, Obj
+from moorage_operator.kube.resource import Resource
+from moorage_operator.kube.status import StatusWriter
+from moorage_operator.plan.loss import Losses, losses
+from moorage_operator.reconcile.data import Data
+from moorage_operator.reconcile.image_news import ImageNews
+from moorage_operator.reconcile.placer import Placer
+from moorage_operator.reconcile.reports import Reports
+from moorage_operator.reconcile.swarm import Swarm
+from moorage_operator.reconcile.typed import Typed
+from moorage_operator.settings import Settings
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+async def _nobody_leads(_: int) -> None:
+    raise NotLeader("this process leads no swarm")
+
+
+@dataclass
+class Leadership:
+    """Who we are as leader. epoch 0: this process does not lead."""
+
+    epoch: int = 0
+    since: datetime = _NEVER
+
+
+@dataclass
+class World:
+    settings: Settings
+    clock: Clock
+    api: KubeApi
+    swarm: Swarm
+    stacks: Typed[Stack]
+    services: Typed[Service]
+    images: Typed[Image]
+    nodes: Typed[Node]
+    tasks: Typed[Task]
+    data: Data
+    placer: Placer
+    statuses: Mapping[Resource, StatusWriter]
+    events: EventRecorder
+    enqueue: Callable[[Resource, Key, float], None]
+    """Look at this object, now or after so many seconds."""
+
+    leadership: Leadership = field(default_factory=Leadership)
+    raise_epoch_above: Callable[[int], Awaitable[object]] = _nobody_leads
+    reports: Reports = field(default_factory=Reports)
+    image_news: ImageNews = field(default_factory=ImageNews)
+    uninstalled: set[str] = field(default_factory=set)
+    """Uids of Nodes whose host confirmed that the agent is gone."""
+
+    lent_keys: dict[str, list[ImageSource]] = field(default_factory=dict)
+    unplaced: set[Key] = field(default_factory=set)
+    """Services with tasks that found no node: they look again when the fleet changes."""
+
+    _fleet: Fleet | None = None
+
+    @property
+    def fleet(self) -> Fleet:
+        assert self._fleet is not None
+        return self._fleet
+
+    def set_fleet(self, fleet: Fleet) -> None:
+        """The fleet reports to a desk that sees the world: one of the two has to come second."""
+        self._fleet = fleet
+
+    @contextmanager
+    def lent(self, uid: str, source: ImageSource) -> Iterator[None]:
+        """While a node resolves this source it may ask for the values the source names, though no document of it does."""
+        sources = self.lent_keys.setdefault(uid, [])
+        sources.append(source)
+        try:
+            yield
+        finally:
+            sources.remove(source)
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    def losses(self) -> Losses:
+        """Which nodes are lost right now, and whether nothing may be concluded from it."""
+        return losses(self.nodes, dict(self.fleet), leading_since=self.leadership.since, now=self.now())
+
+    def write_status(self, resource: Resource, model: AnyModel, status: Model) -> None:
+        """Wants this status on the object; nothing is written that is there already."""
+        obj = self._typed(resource).raw.get(Key(model.metadata.namespace, model.metadata.name))
+        if obj is not None and obj["metadata"].get("uid") == model.metadata.uid:
+            self.statuses[resource].put(obj, wire_status(status))
+
+    def raw(self, resource: Resource, key: Key) -> Obj | None:
+        return self._typed(resource).raw.get(key)
+
+    def _typed(self, resource: Resource) -> Typed[Any]:
+        kinds: dict[str, Typed[Any]] = {
+            "Stack": self.stacks,
+            "Service": self.services,
+            "Image": self.images,
+            "Node": self.nodes,
+            "Task": self.tasks,
+        }
+        return kinds[resource.kind]
+
+
+def wire_status(status: Model) -> Obj:
+    """JSON form of a whole status: what it lacks is absent."""
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+
+
+def key_of_model(model: AnyModel) -> Key:
+    return Key(model.metadata.namespace, model.metadata.name)
+
+
+def seconds_until(moment: datetime | None, now: datetime) -> float | None:
+    """How long a queue has to wait for a moment; None: for ever."""
+    return None if moment is None else max(0.0, (moment - now).total_seconds())
