@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from tests.fleet import BareHost, Bridge, HostSpec
-from tests.kube import ControlPlane, binary
+from tests.kube import ControlPlane, Registry, binary
 from tests.machine import MissingOnMachine
 
 
@@ -32,6 +32,17 @@ def bridge() -> Iterator[Bridge]:
         pytest.skip(str(missing))
     with bridge:
         yield bridge
+
+
+@pytest.fixture(scope="session")
+def registry(bridge: Bridge) -> Iterator[Registry]:
+    """An open registry that every bare host reaches, speaking plain HTTP. For passwords, TLS or faults start your own `Registry`."""
+    try:
+        registry = Registry(address=bridge.address).start()
+    except MissingOnMachine as missing:
+        pytest.skip(str(missing))
+    yield registry
+    registry.close()
 
 
 @pytest.fixture

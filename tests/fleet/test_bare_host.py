@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import asyncssh
 import pytest
 
 from tests.fleet import BareHost, Bridge, HostSpec, links
+from tests.kube import Registry, busybox_image
 from tests.machine.waiting import eventually
 
 pytestmark = pytest.mark.root
@@ -122,6 +124,12 @@ def test_hosts_reach_each_other_and_the_bench(hosts: Hosts, bridge: Bridge) -> N
     with socket.create_server((bridge.address, 0)) as listener:
         for address, port in ((two.address, 22), (bridge.address, listener.getsockname()[1])):
             one.run("python3", "-c", f"import socket; socket.create_connection(({address!r}, {port}), 2)")
+
+
+def test_hosts_reach_the_registry(host: BareHost, registry: Registry) -> None:
+    busybox_image(registry, "probe:1")
+    ask = f"import urllib.request; print(urllib.request.urlopen('{registry.url}/v2/probe/tags/list').read().decode())"
+    assert json.loads(host.run("python3", "-c", ask).stdout)["tags"] == ["1"]
 
 
 # --- what befalls it
