@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 from heapq import heapify, heappop, heappush, heapreplace
 
 from .filters import refused_by_load
@@ -39,14 +40,15 @@ class Spread:
 
     def best(self) -> tuple[Key, Site] | None:
         while self._leaves:
-            known, path = self._leaves[0]
-            top = self._best_of(path)
-            if top is None:
+            (levels, known), path = self._leaves[0]
+            if (current := self._levels(path)) > levels:
+                heapreplace(self._leaves, ((current, known), path))
+            elif (top := self._best_of(path)) is None:
                 heappop(self._leaves)
-            elif (key := (self._levels(path), top[0])) > known:
-                heapreplace(self._leaves, (key, path))
+            elif top[0] > known:
+                heapreplace(self._leaves, ((levels, top[0]), path))
             else:
-                return key, top[1]
+                return (levels, top[0]), top[1]
         return None
 
     def key_making_way(self, site: Site, load: Load) -> Key:
@@ -98,8 +100,9 @@ class Spread:
         return rank(self._demand, site.node, site.load, now=self._now)
 
     def _levels(self, path: Path) -> tuple[int, ...]:
-        return tuple(self._tasks[level] for level in _prefixes(path))
+        return tuple([self._tasks[level] for level in _prefixes(path)])
 
 
-def _prefixes(path: Path) -> list[Path]:
-    return [path[: length + 1] for length in range(len(path))]
+@lru_cache(maxsize=4096)
+def _prefixes(path: Path) -> tuple[Path, ...]:
+    return tuple(path[: length + 1] for length in range(len(path)))

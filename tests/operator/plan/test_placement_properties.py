@@ -39,7 +39,8 @@ def fleets(draw: st.DrawFn) -> Fleet:
     nodes = []
     for name in draw(st.lists(st.sampled_from(NODES), unique=True, max_size=4)):
         held = draw(st.lists(tasks, max_size=3))
-        if held and draw(st.booleans()):
+        hands_over = draw(st.booleans())
+        if held and hands_over:
             held.append({**held[0], "memory": draw(GIB), "replaces": f"{name}-0", "start_first": draw(st.booleans())})
         spec: dict[str, Any] = {
             "memory": draw(GIB),
@@ -58,7 +59,7 @@ def fleets(draw: st.DrawFn) -> Fleet:
 def batches(draw: st.DrawFn) -> list[TaskNeeds]:
     wanted = []
     for service in draw(st.lists(st.sampled_from(SERVICES), unique=True, min_size=1)):
-        spec = {
+        spec: dict[str, Any] = {
             "service": ServiceKey("shop", service),
             "memory": draw(GIB),
             "cpu": draw(st.sampled_from(["0", "700m"])),
@@ -182,27 +183,22 @@ def best_of_all(task: TaskNeeds, fleet: Fleet) -> str | None:
 
 
 def load_for(task: TaskNeeds, view: NodeView) -> tuple[Load, bool]:
-    if task.replaces not in view.holdings:
+    replaced = view.holdings.get(task.replaces or "")
+    if replaced is None or replaced.service != task.demand.service:
         return view.load, False
-    without = load_of({uid: one for uid, one in view.holdings.items() if uid != task.replaces})
     if not task.start_first:
-        return without, True
+        return load_of({uid: one for uid, one in view.holdings.items() if uid != task.replaces}), True
     load = view.load.copy()
-    load.tasks, load.services[view.holdings[task.replaces].service] = (
-        load.tasks - 1,
-        load.services[view.holdings[task.replaces].service] - 1,
-    )
+    load.tasks -= 1
+    load.services[replaced.service] -= 1
     return load, True
 
 
 def levels_of(task: TaskNeeds, view: NodeView, fleet: Fleet) -> list[int]:
+    """How many tasks the Service has in each level's branch of this node."""
     keys = task.demand.preferences
-    paths = [[attribute(one, key) for key in keys[: depth + 1]] for depth in range(len(keys)) for one in (view,)]
-    return [
-        sum(
-            other.load.services.get(task.demand.service, 0)
-            for other in fleet.nodes.values()
-            if [attribute(other, key) for key in keys[: len(path)]] == path
-        )
-        for path in paths
-    ]
+    levels = []
+    for depth in range(1, len(keys) + 1):
+        branch = [other for other in fleet.nodes.values() if all(attribute(other, key) == attribute(view, key) for key in keys[:depth])]
+        levels.append(sum(other.load.services.get(task.demand.service, 0) for other in branch))
+    return levels
