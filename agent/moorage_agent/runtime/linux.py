@@ -1,14 +1,15 @@
-"""The kernel's edge: every ctypes call of the agent. Names and constants are the kernel's own; a failed call raises OSError with its errno.
+"""The kernel's edge: every ctypes call of the agent. Names and constants are the kernel's; a failed call raises OSError with its errno.
 
-Calls go through PyDLL, which keeps the interpreter lock: between clone and exec nothing may switch threads. Numbers of system calls are from
+Calls go through PyDLL, which keeps the interpreter lock: between clone and exec nothing may switch threads. Numbers are from the kernel's
 arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h; from 424 on all architectures share them.
 Pointers must stay alive during the call, or for good where the kernel reads them later: none of the calls here needs that.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the C half of `signal`, whose Python half brings enum along
 import ctypes
-import errno
+import fcntl
 import os
 from ctypes import addressof, c_char_p, c_int, c_long, c_uint32, c_uint64, c_ulong, c_void_p
 from struct import pack
@@ -234,6 +235,38 @@ def close_range(first: int, last: int, flags: int = 0) -> None:
         _close_range(first, last, flags)
 
 
+# --- signals
+
+SIG_DFL, SIG_IGN = 0, 1
+
+
+def is_ignored(signum: int) -> bool:
+    return bool(_signal.getsignal(signum) == _signal.SIG_IGN)
+
+
+def set_signal(signum: int, action: int) -> None:
+    """SIG_DFL or SIG_IGN."""
+    _signal.signal(signum, action)
+
+
+def block_signals(signums: frozenset[int]) -> None:
+    """Block these, and no others."""
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, signums)
+
+
+def sigwait(signums: frozenset[int]) -> int:
+    return int(_signal.sigwait(signums))
+
+
+def pidfd_send_signal(pidfd: int, signum: int) -> None:
+    _signal.pidfd_send_signal(pidfd, signum)
+
+
+def seal(memfd: int) -> None:
+    """F_ADD_SEALS with SEAL, SHRINK, GROW and WRITE: it stays what it is."""
+    fcntl.fcntl(memfd, 1033, 0x1 | 0x2 | 0x4 | 0x8)
+
+
 # --- device programs of cgroup v2
 
 
@@ -252,14 +285,3 @@ def bpf_attach_device_program(cgroup_fd: int, program_fd: int) -> None:
     """Lives as long as the cgroup; all programs from here up to the root must allow an access."""
     buffer = (c_uint32 * 8)(cgroup_fd, program_fd, BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI)
     _bpf(BPF_PROG_ATTACH, addressof(buffer), 32)
-
-
-def supports(call: str) -> bool:
-    """True when the kernel knows `call` ("close_range", "mount_setattr", "openat2"): a call with bad arguments then fails otherwise than ENOSYS."""
-    probe = {"close_range": lambda: _close_range(1, 0, 0), "mount_setattr": lambda: _mount_setattr(-1, None, 0, None, 0)}
-    probe["openat2"] = lambda: _openat2(-1, None, None, 0)
-    try:
-        probe[call]()
-    except OSError as error:
-        return error.errno != errno.ENOSYS
-    return True

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import os
+import shutil
+import signal
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from moorage_agent.errors import AgentError, StartFailed
 from moorage_agent.paths import Paths
-from moorage_agent.protocol import Exit, Feature
+from moorage_agent.protocol import Feature
+from moorage_agent.runtime import cgroup, observed, record, supervisor
+from moorage_agent.runtime.abilities import features, look
+from moorage_agent.runtime.client import ZygoteClient, ZygoteGone
 from moorage_agent.runtime.launch import Launch
+from moorage_agent.runtime.observed import ContainerState
+from moorage_agent.runtime.output import Output
+from moorage_agent.runtime.request import StartRequest
+from moorage_agent.runtime.wish import open_binds, start_request
+from moorage_agent.runtime.witness import Witness
+
+__all__ = ["ContainerState", "ExecResult", "Runtime", "Started", "Stuck"]
+
+STUCK_AFTER_S = 10.0
+EXEC_OUTPUT = 4096
+
+
+class Stuck(AgentError):
+    """A process does not die of SIGKILL: it waits in the kernel, usually for a disk or a network file system. Its cgroup is not used
+    again."""
 
 
 @dataclass(frozen=True)
@@ -19,17 +44,6 @@ class Started:
 
 
 @dataclass(frozen=True)
-class ContainerState:
-    """The newest run of a container: alive (`pid`), or ended (`exit`). A failed start is an end with code 125, 126 or 127."""
-
-    uid: str
-    run: int
-    pid: int | None = None
-    started_at: float | None = None
-    exit: Exit | None = None
-
-
-@dataclass(frozen=True)
 class ExecResult:
     """`code` 124: the time was up and the process was killed. 126, 127: it could not be started, `output` says why."""
 
@@ -38,54 +52,178 @@ class ExecResult:
 
 
 class Runtime:
-    """`cgroup_root` names our directory in every cgroup hierarchy: each agent of a machine has its own."""
+    """`cgroup_root` names our directory in every cgroup hierarchy: each agent of a machine has its own. One per event loop and
+    directory."""
 
     def __init__(self, paths: Paths, *, cgroup_root: str = "moorage") -> None:
         self.paths = paths
         self.cgroup_root = cgroup_root
+        self._client = ZygoteClient(paths, cgroup_root=cgroup_root)
+        self._boot_id = paths.boot_id()
+        self._witness = Witness(paths, self._boot_id)
 
     async def ensure_zygote(self) -> None:
         """Start the zygote unless one of this agent's version answers. Raises HostLacks."""
-        raise NotImplementedError
+        await self._client.ensure()
+        self._witness.listen()
 
     async def start(self, launch: Launch) -> Started:
         """Start it with a fresh root. Returns once the program runs; the same run, already running, is returned as it is.
 
         Raises InvalidTask or HostLacks before anything happened, StartFailed after.
         """
-        raise NotImplementedError
+        launch.check()
+        seen = observed.observe_one(self.paths, launch.uid, self._boot_id)
+        if seen is not None and seen.run == launch.run and seen.pid is not None:
+            return Started(seen.pid, seen.started_at or 0.0)
+        facts = await self._client.facts()
+        self._witness.listen()
+        request = start_request(launch, facts.controllers, app_armor="")
+        self._make_room(launch.uid)
+        answer = await self._ask_start(launch, request)
+        if "pid" not in answer:
+            raise _start_failed(launch, answer)
+        pid, started_ns = int(str(answer["pid"])), int(str(answer["started_ns"]))
+        self._witness.watch(launch.uid, launch.run, pid)
+        return Started(pid, started_ns / 1e9)
+
+    async def _ask_start(self, launch: Launch, request: StartRequest) -> dict[str, object]:
+        binds = open_binds(launch)
+        try:
+            return await self._client.ask(f"start {launch.uid}", request, binds)
+        except ZygoteGone as error:
+            raise StartFailed(125, "zygote", None, f"cannot start container {launch.uid}: {error}; it is safe to try again") from error
+        finally:
+            for fd in binds:
+                os.close(fd)
+
+    def _make_room(self, uid: str) -> None:
+        """The directories of the task. A root of an earlier run, or of this one when its start was cut off, goes."""
+        task_dir = self.paths.task(uid)
+        os.makedirs(task_dir, mode=0o700, exist_ok=True)
+        os.makedirs(f"{self.paths.run}/tasks", mode=0o700, exist_ok=True)
+        for name in os.listdir(task_dir):
+            if name.startswith("root-"):
+                shutil.rmtree(f"{task_dir}/{name}")
 
     def signal(self, uid: str, signum: int) -> bool:
         """Send a signal to the container's first process; False when it does not run."""
-        raise NotImplementedError
+        pidfd = self._open_pid(uid)
+        if pidfd is None:
+            return False
+        try:
+            signal.pidfd_send_signal(pidfd, signum)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(pidfd)
+        return True
 
     def kill(self, uid: str) -> bool:
         """Kill every process of the container; False when it does not run. Returns at once: its exit is heard of as any other."""
-        raise NotImplementedError
+        state = record.read_state(self.paths.task_run(uid))
+        if not self.signal(uid, signal.SIGKILL):
+            return False
+        if state is not None and not state["private_pid"]:
+            for top in self._tops()[-1:]:
+                cgroup.kill(f"{top}/{state['cgroup']}")
+        return True
+
+    def _open_pid(self, uid: str) -> int | None:
+        """A pidfd of the first process of the running container, known not to be of another that got its number."""
+        state = record.read_state(self.paths.task_run(uid))
+        if state is None or state["boot_id"] != self._boot_id:
+            return None
+        try:
+            pidfd = os.pidfd_open(state["pid"])
+        except ProcessLookupError:
+            return None
+        if record.start_time(state["pid"]) != state["starttime"]:
+            os.close(pidfd)
+            return None
+        return pidfd
 
     def observe(self) -> list[ContainerState]:
         """Every container there is, from files: right after a crash of anything, too."""
-        raise NotImplementedError
+        found = observed.observe(self.paths, self._boot_id)
+        for state in found:
+            if state.pid is not None:
+                self._witness.watch(state.uid, state.run, state.pid)
+            elif state.exit is None:
+                self._witness.doubt(state.uid, state.run)
+        return found
 
     async def next_exit(self) -> ContainerState:
         """The next container that ends. An end while the daemon was away is not repeated here: observe() first."""
-        raise NotImplementedError
+        return await self._witness.next_exit()
 
     async def exec(self, uid: str, argv: Sequence[str], *, timeout_s: float) -> ExecResult:
         """Run a command in the container, never wider in rights than the container. At most 4 KiB of output are kept."""
-        raise NotImplementedError
+        request = {"uid": uid, "argv": [os.fsencode(text) for text in argv], "timeout_s": float(timeout_s)}
+        output = Output(EXEC_OUTPUT)
+        try:
+            answer = await self._client.ask(f"exec {uid}", request, [output.inlet])
+        except ZygoteGone as error:
+            raise AgentError("ExecFailed", f"cannot run a command in container {uid}: {error}") from error
+        finally:
+            text = output.close()
+        if "step" in answer:
+            return ExecResult(int(str(answer["code"])), f"{answer['step']}: {answer['words']}".encode())
+        return ExecResult(int(str(answer["code"])), text)
 
     async def remove(self, uid: str) -> None:
         """Kill what still runs and leave nothing: processes, mounts, cgroups, files, logs. Raises Stuck when a process cannot die."""
-        raise NotImplementedError
+        self.kill(uid)
+        deadline = time.monotonic() + STUCK_AFTER_S
+        while self._is_there(uid):
+            if time.monotonic() > deadline:
+                raise Stuck("Stuck", f"container {uid} does not die of SIGKILL for {STUCK_AFTER_S:g} s: {self._what_is_left(uid)}")
+            await asyncio.sleep(0.005)
+        await asyncio.to_thread(self._remove_rest, uid)
+
+    def _is_there(self, uid: str) -> bool:
+        pidfd = self._open_pid(uid)
+        if pidfd is not None:
+            os.close(pidfd)
+        return pidfd is not None or supervisor.is_supervised(self.paths.task_run(uid))
+
+    def _what_is_left(self, uid: str) -> str:
+        state = record.read_state(self.paths.task_run(uid))
+        if state is None:
+            return "its supervisor does not end"
+        lines = cgroup.read(f"/proc/{state['pid']}/status").splitlines()
+        return next(
+            (f"process {state['pid']} is in state {line[7:]}" for line in lines if line.startswith("State:")), "its supervisor does not end"
+        )
+
+    def _remove_rest(self, uid: str) -> None:
+        for top in self._tops():
+            for group in cgroup.GROUPS:
+                for name in _containers(f"{top}/{group}", uid):
+                    path = f"{top}/{group}/{name}"
+                    cgroup.kill(path)
+                    if not cgroup.remove(path, tries=400):
+                        raise Stuck("Stuck", f"processes {cgroup.processes(path)} of container {uid} do not die of SIGKILL")
+        for path in (self.paths.task_run(uid), self.paths.task(uid)):
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+        self._witness.forget(uid)
+
+    def _tops(self) -> list[str]:
+        return self._client.tops()
 
     async def remove_orphans(self, known: Iterable[str]) -> list[str]:
         """Remove the cgroups and directories of containers not in `known`; returns their uids."""
-        raise NotImplementedError
+        kept = set(known)
+        found = {name.rpartition(".")[0] for top in self._tops() for group in cgroup.GROUPS for name in _containers(f"{top}/{group}", "")}
+        orphans = sorted((found | set(observed.uids(self.paths))) - kept)
+        for uid in orphans:
+            await self.remove(uid)
+        return orphans
 
     def features(self) -> tuple[Feature, ...]:
         """What this host gives to containers, and what it lacks."""
-        raise NotImplementedError
+        return features(look())
 
     def log_dir(self, uid: str) -> str:
         """Where its output is: read it with `moorage_agent.runtime.log_reader`."""
@@ -93,8 +231,32 @@ class Runtime:
 
     async def stop_zygote(self) -> None:
         """For uninstalling, when no container is left: end the zygote and remove its cgroups."""
-        raise NotImplementedError
+        tops = self._tops()
+        await self._client.retire()
+        for top in tops:
+            await asyncio.to_thread(cgroup.remove, top)
 
     def close(self) -> None:
         """Let go of sockets and descriptors; containers run on."""
-        raise NotImplementedError
+        self._witness.close()
+
+
+def _cgroup_root(paths: Paths) -> str:
+    return "moorage" if paths.standard else f"moorage-{hashlib.sha256(paths.run.encode()).hexdigest()[:12]}"
+
+
+def _start_failed(launch: Launch, answer: dict[str, object]) -> StartFailed:
+    code, step, words = int(str(answer["code"])), str(answer["step"]), str(answer["words"])
+    what = {127: "is not in the image", 126: "cannot be executed"}.get(code)
+    number = int(str(answer["errno"])) or None
+    if what is not None:
+        return StartFailed(code, step, number, f"cannot start {launch.argv[0]!r}: it {what} ({words})")
+    return StartFailed(code, step, number, f"cannot start container {launch.uid}: {step}: {words}")
+
+
+def _containers(group: str, uid: str) -> list[str]:
+    try:
+        names = os.listdir(group)
+    except FileNotFoundError:
+        return []
+    return [name for name in names if name.startswith(f"{uid}." if uid else "") and name.rpartition(".")[2].isdigit()]

@@ -1,0 +1,145 @@
+"""The daemon's line to the zygote: starts it, asks it, retires one of an older agent."""
+
+from __future__ import annotations
+
+import asyncio
+import marshal
+import os
+import socket
+import subprocess
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from moorage_agent.errors import HostLacks
+from moorage_agent.paths import Paths
+from moorage_agent.runtime import cgroup
+from moorage_agent.runtime.zygote import BOOTSTRAP
+from moorage_agent.version import VERSION
+
+START_TIMEOUT_S = 60
+SCOPE = "moorage-runtime"
+
+
+class ZygoteGone(Exception):
+    """Nobody listens, or the fork that should have answered died."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a zygote says of itself. `controllers`: which cgroup version holds each."""
+
+    pid: int
+    version: str
+    controllers: Mapping[str, int]
+
+
+class ZygoteClient:
+    def __init__(self, paths: Paths, *, cgroup_root: str) -> None:
+        self._paths, self._cgroup_root = paths, cgroup_root
+        self._facts: Facts | None = None
+        self._starting: asyncio.Lock | None = None
+
+    async def ensure(self) -> Facts:
+        """A zygote of this agent's version serves. Raises HostLacks when none can."""
+        self._starting = self._starting or asyncio.Lock()
+        async with self._starting:
+            try:
+                facts = await self._hello()
+            except ZygoteGone:
+                pass
+            else:
+                if facts.version == VERSION:
+                    return facts
+                await self.retire()
+            await asyncio.to_thread(self._spawn)
+            return await self._hello()
+
+    async def facts(self) -> Facts:
+        """As last heard; asks only the first time."""
+        return self._facts or await self.ensure()
+
+    async def ask(self, verb: str, request: Mapping[str, object], fds: Sequence[int] = ()) -> dict[str, object]:
+        """Send a request with descriptors and wait for its answer. Starts a zygote if there is none. Raises ZygoteGone when it dies over
+        it."""
+        memory = os.memfd_create("moorage-request", os.MFD_CLOEXEC)  # no bound on its size, and it stays in memory: it may hold secrets
+        try:
+            os.write(memory, marshal.dumps(request, 2))  # type: ignore[arg-type]
+            try:
+                return await self._exchange(verb, [memory, *fds])
+            except ConnectionRefusedError:
+                await self.ensure()
+                return await self._exchange(verb, [memory, *fds])
+        finally:
+            os.close(memory)
+
+    async def retire(self) -> None:
+        """It serves nobody any more and ends with its last container. Without a zygote nothing happens."""
+        self._facts = None
+        try:
+            await self._exchange("retire", [], answered=False)
+        except (ConnectionRefusedError, ZygoteGone):
+            pass
+
+    def tops(self) -> list[str]:
+        """Our directory in each cgroup hierarchy, with or without a zygote."""
+        base = cgroup.read(f"{self._paths.run}/cgroup-base").strip()
+        return cgroup.Cgroups(cgroup.mounted(), self._cgroup_root, v2_base=base).tops()
+
+    async def _hello(self) -> Facts:
+        try:
+            answer = await self._exchange("hello", [])
+        except ConnectionRefusedError:
+            raise ZygoteGone("no zygote listens") from None
+        self._facts = Facts(int(str(answer["pid"])), str(answer["version"]), dict(answer["controllers"]))  # type: ignore[call-overload]
+        return self._facts
+
+    async def _exchange(self, verb: str, fds: list[int], *, answered: bool = True) -> dict[str, object]:
+        """Raises ConnectionRefusedError when nobody listens, ZygoteGone when no answer comes."""
+        loop = asyncio.get_running_loop()
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        try:
+            try:
+                await loop.sock_connect(connection, self._paths.zygote_socket)
+            except FileNotFoundError:
+                raise ConnectionRefusedError(f"{self._paths.zygote_socket} is not there") from None
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+            connection.sendmsg([verb.encode()], rights)
+            answer = await loop.sock_recv(connection, 65536) if answered else b""
+        except (ConnectionResetError, BrokenPipeError) as error:
+            raise ZygoteGone(f"the zygote ended before it answered {verb.split(' ')[0]}") from error
+        finally:
+            connection.close()
+        if answered and not answer:
+            raise ZygoteGone(f"the zygote did not answer {verb.split(' ')[0]}")
+        return dict(marshal.loads(answer)) if answered else {}
+
+    def _spawn(self) -> None:
+        os.makedirs(f"{self._paths.run}/tasks", mode=0o700, exist_ok=True)
+        scoped = self._paths.standard and os.path.isdir("/run/systemd/system")
+        where = "scope" if scoped else ""
+        arguments = [self._paths.root, self._paths.run, self._paths.boot_id(), VERSION, self._cgroup_root, where]
+        argv = [sys.executable, "-I", "-S", "-E", "-c", BOOTSTRAP, *arguments]
+        try:
+            done = subprocess.run(
+                [*(_scope(os.getpid()) if scoped else []), *argv],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=START_TIMEOUT_S,
+                check=False,
+                start_new_session=True,
+                env={"LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH", os.defpath)},
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise HostLacks("NoZygote", f"the runtime's zygote cannot be started: {error}") from error
+        if done.returncode != 0:
+            raise HostLacks("NoZygote", f"the runtime's zygote cannot be started: {done.stderr.strip()[-2000:]}")
+
+
+def _scope(number: int) -> list[str]:
+    """Out of the daemon's unit, into a delegated scope: systemd then neither stops containers with the daemon nor touches their cgroups."""
+    properties = ("Delegate=yes", "TasksMax=infinity", "OOMPolicy=continue")
+    options = [text for value in properties for text in ("-p", value)]
+    return ["systemd-run", "--quiet", "--scope", "--collect", f"--unit={SCOPE}-{number}", "--slice=moorage.slice", *options, "--"]

@@ -1,0 +1,181 @@
+"""Exec: one more process in a running container, with the container's own confinement, never wider.
+
+Two forks from the zygote: the supervisor stays on the host, enforces the time and answers; its child enters the namespaces, and the child
+of that, which alone is in the pid namespace, becomes the program.
+"""
+
+from __future__ import annotations
+
+import _socket
+import marshal
+import os
+import select
+
+from moorage_agent.runtime import confine, linux, mounts, passwd, record, shim, supervisor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from moorage_agent.runtime.request import ExecRequest, StartRequest, State
+    from moorage_agent.runtime.zygote import Home
+
+TIMED_OUT = 124
+
+
+def supervise(home: Home, uid: str, connection: _socket.socket, fds: list[int]) -> NoReturn:
+    """fds: the ExecRequest, where output goes. Answers with the code, or with the step that failed."""
+    os.setsid()
+    linux.set_process_name(b"moorage-exec")
+    steps = confine.Steps()
+    try:
+        request: ExecRequest = marshal.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
+        answer = _run(home, uid, request, connection, fds[1], steps)
+    except (OSError, ValueError, shim.Failed) as error:
+        number, step, words = confine.describe(error, steps).decode(errors="replace").split("\0", 2)
+        answer = {"errno": int(number), "step": step, "words": words, "code": 126}
+    try:
+        connection.send(marshal.dumps(answer, 2), _socket.MSG_NOSIGNAL)
+    except OSError:
+        pass
+    os._exit(0)
+
+
+def _run(home: Home, uid: str, request: ExecRequest, connection: _socket.socket, output: int, steps: confine.Steps) -> dict[str, object]:
+    steps.at = "container"
+    state = record.read_state(f"{home.run}/tasks/{uid}")
+    if state is None:
+        raise ProcessLookupError(3, "the container does not run")
+    target = os.pidfd_open(state["pid"])
+    if record.start_time(state["pid"]) != state["starttime"]:
+        raise ProcessLookupError(3, "the container does not run")
+    start = _start_request(state)
+    error_read, error_write = os.pipe2(os.O_CLOEXEC)
+    pid, pidfd = linux.clone3(0)
+    if pid == 0:
+        _enter(home, state, start, request, target, output, error_write)
+    os.close(error_write)
+    os.close(output)
+    _await(pidfd, request["timeout_s"], connection)
+    failure = b"" if _alive(pidfd) else os.read(error_read, 4096)
+    if _alive(pidfd):
+        _kill_tree(pid)
+        os.waitpid(pid, 0)
+        return {"code": TIMED_OUT}
+    status = os.waitpid(pid, 0)[1]
+    if failure:
+        number, step, words = failure.decode(errors="replace").split("\0", 2)
+        failed = shim.Failed(int(number), step, words)
+        return {"code": shim.exit_code_of(failed), "errno": failed.errno, "step": step, "words": words}
+    return {"code": supervisor.exit_code(status)}
+
+
+def _start_request(state: State) -> StartRequest:
+    """What the container was started with, from the memory of its supervisor."""
+    fd = os.open(f"/proc/{state['shim']}/fd/{state['request']}", os.O_RDONLY | os.O_CLOEXEC)
+    request: StartRequest = marshal.loads(os.pread(fd, os.fstat(fd).st_size, 0))
+    os.close(fd)
+    return request
+
+
+def _await(pidfd: int, timeout_s: float, connection: _socket.socket) -> None:
+    """Until the program ends, the time is up, or whoever asked has gone."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(connection.fileno(), select.POLLIN | select.POLLHUP)
+    poll.poll(int(timeout_s * 1000))
+
+
+def _alive(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return not poll.poll(0)
+
+
+def _kill_tree(waiter: int) -> None:
+    """The program's session, which it is the leader of, then the one that waits for it."""
+    for pid in _children(waiter):
+        for kill in (os.killpg, os.kill):
+            try:
+                kill(pid, 9)
+            except ProcessLookupError:
+                pass
+    try:
+        os.kill(waiter, 9)
+    except ProcessLookupError:
+        pass
+
+
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+        return [int(word) for word in file.read().split()]
+
+
+def _enter(home: Home, state: State, start: StartRequest, request: ExecRequest, target: int, output: int, error_fd: int) -> NoReturn:
+    """Into the cgroups while they can be named, then the namespaces, then one more clone: a pid namespace holds only children."""
+    steps = confine.Steps()
+    try:
+        steps.at = "isolate"
+        linux.prctl(linux.PR_SET_DUMPABLE, 0)
+        confine.lock_down()
+        steps.at = "cgroups"
+        name = state["cgroup"]
+        for _, top in home.cgroups.v1:
+            _write(f"{top}/{name}/tasks", b"0")
+        v2 = _open_directory(f"{home.cgroups.v2[1]}/{name}") if home.cgroups.v2 else -1
+        steps.at = "namespaces"
+        _join(target, start)
+        steps.at = "fork"
+        pid, _ = linux.clone3(0, cgroup_fd=v2)
+        if pid == 0:
+            _become(home, start, request, output, error_fd, steps)
+        confine.close_all_but()
+        status = os.waitpid(pid, 0)[1]
+    except BaseException as error:  # the supervisor must hear of it
+        os.write(error_fd, confine.describe(error, steps))
+        os._exit(126)
+    os._exit(supervisor.exit_code(status))
+
+
+def _open_directory(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _write(path: str, value: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    os.write(fd, value)
+    os.close(fd)
+
+
+def _join(target: int, start: StartRequest) -> None:
+    """All namespaces the container has of its own, at once (5.8)."""
+    flags = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWCGROUP
+    flags |= linux.CLONE_NEWPID if start["private_pid"] else 0
+    flags |= linux.CLONE_NEWIPC if start["private_ipc"] else 0
+    flags |= linux.CLONE_NEWNET if start["isolated_network"] else 0
+    linux.setns(target, flags)
+
+
+def _become(home: Home, start: StartRequest, request: ExecRequest, output: int, error_fd: int, steps: confine.Steps) -> NoReturn:
+    confinement = start["confinement"]
+    try:
+        steps.at = "standard streams"
+        os.setsid()
+        os.chdir(b"/")
+        null = os.open(b"/dev/null", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        for source, fd in ((null, 0), (output, 1), (output, 2)):
+            os.dup2(source, fd)
+        steps.at = "user"
+        root = os.open(b"/", mounts.DIRECTORY)
+        identity = passwd.resolve(
+            confinement["user"],
+            confinement["groups"],
+            mounts.read_file(root, b"etc/passwd", 1 << 22),
+            mounts.read_file(root, b"etc/group", 1 << 22),
+        )
+        confine.apply(confinement, identity[:3], home.last_cap, steps, error_fd)
+        confine.default_signals()
+        confine.run(request["argv"], confine.environment(confinement["env"], identity[3]), confinement, steps)
+    except BaseException as error:  # the supervisor must hear of it
+        os.write(error_fd, confine.describe(error, steps))
+    os._exit(126)
