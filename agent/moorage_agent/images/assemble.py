@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -14,7 +13,6 @@ from moorage_agent.images.content import Content
 from moorage_agent.images.fetch import LayerSource, fetch
 from moorage_agent.images.layer import Layer
 from moorage_agent.images.lease import Lease
-from moorage_agent.images.limits import Budget
 from moorage_agent.images.progress import Meter
 from moorage_agent.images.record import Record
 from moorage_agent.images.store import ImageStore, layer_id, layer_name
@@ -29,74 +27,108 @@ def assemble(content: Content, store: ImageStore, lease: Lease, meter: Meter, ca
 
     `cancellation` is this call's own: it is used to end what still runs when one layer failed.
     """
-    mending_id = layer_id("\n".join(("mended 1", *content.diff_ids)))
-    lease.add(map(layer_name, (*content.diff_ids, mending_id)))
-    budget = store.budget()
-    while missing := _missing(content, store):
-        _fetch_claimed(missing, store, budget, meter, cancellation)
-    record = _recorded(content, store, mending_id)
+    assembly = _Assembly(content, store, meter, cancellation)
+    lease.add(map(layer_name, (*content.diff_ids, assembly.mending_id)))
+    while missing := assembly.missing():
+        assembly.fetch_what_nobody_fetches(missing)
+    while (record := assembly.record()) is None:
+        cancellation.sleep(_POLL_S)
     store.write(record)
     meter.end()
     return record
 
 
-def _missing(content: Content, store: ImageStore) -> list[LayerSource]:
-    wanted = {layer.diff_id: layer for layer in content.layers}
-    return [layer for diff_id, layer in wanted.items() if store.layer(diff_id) is None]
+class _Assembly:
+    def __init__(self, content: Content, store: ImageStore, meter: Meter, cancellation: Cancellation) -> None:
+        self._content, self._store, self._meter, self._cancellation = content, store, meter, cancellation
+        self._budget = store.budget()
+        self.mending_id = layer_id("\n".join(("mended 1", *content.diff_ids)))
+
+    def missing(self) -> list[LayerSource]:
+        """Largest first: it takes longest."""
+        wanted = {layer.diff_id: layer for layer in self._content.layers if self._store.layer(layer.diff_id) is None}
+        return sorted(wanted.values(), key=lambda layer: -layer.size)
+
+    def fetch_what_nobody_fetches(self, missing: Sequence[LayerSource]) -> None:
+        """And publish it; where others fetch all, wait a moment. Whoever waits holds no claim, so no two pulls wait for each other."""
+        with ExitStack() as claims:
+            work = [(layer, place) for layer in missing if (place := self._claim(layer.diff_id, claims)) is not None]
+            if not work:
+                self._cancellation.sleep(_POLL_S)
+                return
+            self._budget.check_room(sum(layer.size for layer, _ in work))
+            made = self._fetch_all(work)
+            for (_, place), layer in zip(work, made):
+                place.finish(layer)
+            places = {layer.diff_id: place for layer, (_, place) in zip(made, work)}
+            fresh = {layer.diff_id: Stacked(layer, place.fs) for layer, (_, place) in zip(made, work)}
+            self._store.publish({**places, **self._mend(fresh, claims)})
+
+    def record(self) -> Record | None:
+        """What the image is, once all of its layers are here; None while another pull makes the layer on top."""
+        stack = self._stack({})
+        assert stack is not None, "layers are published, and leased"
+        mending = plan_mending(stack)
+        if mending and self._store.layer(self.mending_id) is None:
+            with ExitStack() as claims:
+                self._store.publish(self._mend({}, claims))
+        if mending:
+            on_top = self._known(self.mending_id)
+            if on_top is None:
+                return None
+            stack = (on_top, *stack)
+        return _record(self._content, stack, mending)
+
+    def _claim(self, diff_id: str, claims: ExitStack) -> Workplace | None:
+        place = self._store.claim(diff_id)
+        if place is None:
+            return None
+        claims.callback(place.release)
+        return place if self._store.layer(diff_id) is None else None  # it may have been made between our look and our claim
+
+    def _fetch_all(self, work: Sequence[tuple[LayerSource, Workplace]]) -> list[Layer]:
+        """The first failure ends the other fetches, and is the one to be told of."""
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="layer") as pool:
+            futures = [pool.submit(fetch, layer, place, self._budget, self._arrived) for layer, place in work]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                failures = [error for future in futures if future.done() and (error := future.exception())]
+                if not all(future.done() for future in futures):
+                    self._cancellation.cancel()
+                for future in futures:
+                    future.cancel()
+        if failures:
+            raise next((error for error in failures if not isinstance(error, Interrupted)), failures[0])
+        return [future.result() for future in futures]
+
+    def _arrived(self, count: int) -> None:
+        self._cancellation.check()
+        self._meter.add(count)
+
+    def _mend(self, fresh: dict[str, Stacked], claims: ExitStack) -> dict[str, Workplace]:
+        """The layer on top, where one is needed and all below it are here, made of layers among which `fresh` are not published yet."""
+        stack = self._stack(fresh)
+        mending = plan_mending(stack) if stack is not None else Mending()
+        place = self._claim(self.mending_id, claims) if mending else None
+        if stack is None or place is None:
+            return {}
+        place.finish(mend(mending, stack, place.fs, self.mending_id))
+        return {self.mending_id: place}
+
+    def _stack(self, fresh: dict[str, Stacked]) -> tuple[Stacked, ...] | None:
+        """Topmost first; None when layers are missing."""
+        found = [fresh.get(diff_id) or self._known(diff_id) for diff_id in reversed(self._content.diff_ids)]
+        stack = [stacked for stacked in found if stacked is not None]
+        return visible(stack) if len(stack) == len(found) else None
+
+    def _known(self, diff_id: str) -> Stacked | None:
+        layer = self._store.layer(diff_id)
+        return None if layer is None else Stacked(layer, self._store.layer_directory(diff_id))
 
 
-def _fetch_claimed(missing: Sequence[LayerSource], store: ImageStore, budget: Budget, meter: Meter, cancellation: Cancellation) -> None:
-    """Fetch and publish what nobody else is fetching; when that is nothing, wait a moment.
-
-    Whoever waits holds no claim, so two pulls that share layers never wait for each other.
-    """
-    with ExitStack() as claims:
-        work = []
-        for layer in sorted(missing, key=lambda layer: -layer.size):
-            place = store.claim(layer.diff_id)
-            if place is not None:
-                claims.callback(place.release)
-                if store.layer(layer.diff_id) is None:  # else it was made between our look and our claim
-                    work.append((layer, place))
-        if not work:
-            cancellation.sleep(_POLL_S)
-            return
-        budget.check_room(sum(layer.size for layer, _ in work))
-        made = _fetch_all(work, budget, meter, cancellation)
-        for (_, place), known in zip(work, made):
-            place.finish(known)
-        store.publish({layer.diff_id: place for layer, place in work})
-
-
-def _fetch_all(work: Sequence[tuple[LayerSource, Workplace]], budget: Budget, meter: Meter, cancellation: Cancellation) -> list[Layer]:
-    """The first failure ends the other fetches, and is the one to be told of."""
-
-    def arrived(count: int) -> None:
-        cancellation.check()
-        meter.add(count)
-
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="layer") as pool:
-        futures = [pool.submit(fetch, layer, place, budget, arrived) for layer, place in work]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            failures = [error for future in futures if future.done() and (error := future.exception())]
-            if failures or not all(future.done() for future in futures):
-                cancellation.cancel()
-            for future in futures:
-                future.cancel()
-    if failures:
-        raise next((error for error in failures if not isinstance(error, Interrupted)), failures[0])
-    return [future.result() for future in futures]
-
-
-def _recorded(content: Content, store: ImageStore, mending_id: str) -> Record:
-    """What the image is, after the layer was made that some images need on top."""
-    known = [_known(store, diff_id) for diff_id in reversed(content.diff_ids)]
-    stack = visible(known)
-    mending = plan_mending(stack)
-    if mending:
-        stack = (_mended(store, mending_id, mending, stack), *stack)
+def _record(content: Content, stack: Sequence[Stacked], mending: Mending) -> Record:
+    warnings = [*(text for stacked in stack for text in stacked.layer.warnings), *mending.warnings]
     return Record(
         digest=content.digest,
         platform=str(content.platform),
@@ -104,25 +136,5 @@ def _recorded(content: Content, store: ImageStore, mending_id: str) -> Record:
         layers=tuple(layer_name(stacked.layer.diff_id) for stacked in stack),
         size=sum(stacked.layer.size for stacked in stack),
         blobs=content.blobs,
-        warnings=tuple(dict.fromkeys([*(text for stacked in stack for text in stacked.layer.warnings), *mending.warnings])),
+        warnings=tuple(dict.fromkeys(warnings)),
     )
-
-
-def _known(store: ImageStore, diff_id: str) -> Stacked:
-    layer = store.layer(diff_id)
-    assert layer is not None, "layers are published, and leased"
-    return Stacked(layer, store.layer_directory(diff_id))
-
-
-def _mended(store: ImageStore, mending_id: str, mending: Mending, stack: Sequence[Stacked]) -> Stacked:
-    while store.layer(mending_id) is None:
-        place = store.claim(mending_id)
-        if place is None:  # another pull of an image of the same layers makes it
-            time.sleep(_POLL_S)
-            continue
-        try:
-            place.finish(mend(mending, stack, place.fs, mending_id))
-            store.publish({mending_id: place})
-        finally:
-            place.release()
-    return _known(store, mending_id)

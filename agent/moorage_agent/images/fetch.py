@@ -28,11 +28,13 @@ _CHUNK = 1 << 17
 class LayerSource:
     """Where a layer's bytes come from. `digest` and `size` are of the bytes as they come, `diff_id` of the tar inside.
 
+    `digest` None: only that of the tar is known.
+
     `open(start)` gives the bytes from `start` on. `local`: they are on this host already, and are not kept twice.
     """
 
     diff_id: str
-    digest: str
+    digest: str | None
     size: int
     open: Callable[[int], Iterator[bytes]]
     local: bool = False
@@ -43,7 +45,8 @@ def fetch(source: LayerSource, place: Workplace, budget: Budget, arrived: Callab
 
     Raises ImageError, naming the layer.
     """
-    part = place.part(hexadecimal(source.digest))
+    name = source.digest or source.diff_id
+    part = place.part(hexadecimal(name))
     come = _Come(source, arrived, budget)
     pieces = source.open(0) if source.local or source.size < _RESUMABLE else _resumed(source, part)
     try:
@@ -51,11 +54,11 @@ def fetch(source: LayerSource, place: Workplace, budget: Budget, arrived: Callab
     except ImageError as error:
         if error.code in ("DiskFull", "DigestMismatch", "InvalidImage"):  # room is needed, or it must not be resumed
             _forget(part)
-        raise ImageError(error.code, f"layer {source.digest[:19]}…: {error.message}", error.retry_after_s) from error
+        raise ImageError(error.code, f"layer {name[:19]}…: {error.message}", error.retry_after_s) from error
     problem = come.problem() or _other_content(layer, source)
     if problem is not None:
         _forget(part)
-        raise ImageError("DigestMismatch", f"layer {source.digest}: {problem}; nothing of it was kept", 60)
+        raise ImageError("DigestMismatch", f"layer {name}: {problem}; nothing of it was kept", 60)
     return layer
 
 
@@ -86,7 +89,7 @@ class _Come:
     def problem(self) -> str | None:
         if self.compressed != self._source.size:
             return f"{self.compressed} bytes came where the manifest says {self._source.size}"
-        if "sha256:" + self._hash.hexdigest() != self._source.digest:
+        if self._source.digest not in (None, "sha256:" + self._hash.hexdigest()):
             return "its content has another digest than the manifest says"
         return None
 

@@ -15,9 +15,9 @@ from moorage_agent.images.assemble import assemble
 from moorage_agent.images.cancellation import Cancellation
 from moorage_agent.images.digest import hexadecimal
 from moorage_agent.images.platforms import Platform, host_platform, parse_platform
-from moorage_agent.images.progress import Meter, Progress
+from moorage_agent.images.progress import Meter, Progress, Throttle
 from moorage_agent.images.pull_process import pull_apart, resolve_apart
-from moorage_agent.images.sources import DEFAULT, Settings, Values, opened
+from moorage_agent.images.sources import DEFAULT, Request, Settings, Values, forget_download, opened
 from moorage_agent.images.store import Image, ImageStore
 from moorage_agent.protocol import ImageSource, ImageSpec, ResolvedImage
 
@@ -29,8 +29,9 @@ def resolve(
 ) -> ResolvedImage:
     """What `source` means right now on this host's platform (or the source's). Raises ImageError, Interrupted."""
     store.prepare()
-    with _within(cancellation) as inner:
-        return opened(source, None, values, store, cancellation=inner, settings=settings).content(_wanted(source)).resolved()
+    request = Request(source, None, values, lambda *_: None)
+    with _within(cancellation) as inner, opened(request, store, inner, settings) as found:
+        return found.content(_wanted(source)).resolved()
 
 
 def pull(
@@ -50,10 +51,15 @@ def pull(
     if image is not None:
         return image
     with _within(cancellation) as inner, store.lease(spec.digest) as lease:
-        content = opened(spec.source, spec.digest, values, store, cancellation=inner, settings=settings).content(_wanted(spec.source))
-        if content.digest != spec.digest:
-            raise _another(spec, content.digest)
-        assemble(content, store, lease, Meter(sum(layer.size for layer in content.layers), progress), inner)
+        downloaded = Throttle(progress)
+        request = Request(spec.source, spec.digest, values, downloaded)
+        with opened(request, store, inner, settings) as source:
+            content = source.content(_wanted(spec.source))
+            if content.digest != spec.digest:
+                forget_download(request, store)
+                raise _another(spec, content.digest)
+            total = sum(layer.size for layer in content.layers)
+            assemble(content, store, lease, Meter(total, progress, before=downloaded.done), inner)
     image = store.get(spec.digest)
     if image is None:
         raise ImageError("StoreFailed", f"image {spec.digest} was removed from the store while it was pulled", 10)

@@ -5,10 +5,8 @@ What arrives is not believed here: the caller compares digests. Sources: opencon
 
 from __future__ import annotations
 
-import email.utils
 import json
 import re
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Callable, TypeVar
@@ -116,9 +114,9 @@ class Registry:
                 "NotFound", f"{what} was not found: {registry} answered 404{said}; check the name, and that it was pushed", 60
             )
         if status == 429:
-            return Transient("RateLimited", f"{registry} answers no more requests for now (429{said})", _retry_after(response))
+            return Transient("RateLimited", f"{registry} answers no more requests for now (429{said})", response.retry_after_s)
         if status == 408 or status >= 500:
-            return Transient("RegistryUnreachable", f"{registry} answered {status}{said}", _retry_after(response))
+            return Transient("RegistryUnreachable", f"{registry} answered {status}{said}", response.retry_after_s)
         return ImageError("RegistryUnreachable", f"{registry} answered {status} when asked for {what}{said}", 300)
 
     def _patiently(self, ask: Callable[[], T]) -> T:
@@ -139,14 +137,3 @@ def _said(response: Response) -> str:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, ImageError, Transient):
         return ""
     return f", {''.join(c if c.isprintable() else ' ' for c in text)[:200]}"
-
-
-def _retry_after(response: Response) -> float | None:
-    """Seconds, or a date."""
-    said = response.headers.get("Retry-After", "").strip()
-    if said.isascii() and said.isdigit() and len(said) < 8:
-        return float(said)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None

@@ -4,6 +4,7 @@
     images/records/<hex>           an image: its configuration and its layers
     images/blobs/<hex>             manifests and configurations, kept to ask a registry less
     images/making/<name>/          a layer in the making, locked by its maker; *.part is a download to resume
+    images/archives/               downloaded archives, kept for a day
     images/leases/                 what each running pull needs, locked by it
     images/trash/                  renamed away, being removed
     images/lock                    held shared to lease, exclusively to sweep
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 
 from moorage_agent.errors import ImageError
 from moorage_agent.images.digest import digest_of, hexadecimal
+from moorage_agent.images.download import drop_old_downloads
 from moorage_agent.images.durable import sync_directory, sync_file_system, write_file
 from moorage_agent.images.layer import Layer
 from moorage_agent.images.lease import Lease, leased, store_lock
@@ -35,7 +37,7 @@ from moorage_agent.images.workplace import Workplace, clear_workplaces
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import ImageConfig
 
-_DIRECTORIES = ("layers", "records", "blobs", "making", "leases", "trash")
+_DIRECTORIES = ("layers", "records", "blobs", "making", "leases", "trash", "archives")
 _KEEP_BLOBS_S = 24 * 3600.0
 
 
@@ -70,10 +72,9 @@ class ImageStore:
     def recover(self) -> None:
         """Make the directories and remove what earlier processes left half-made. Pulls of living processes are left alone."""
         self.prepare()
-        clear_workplaces(f"{self._root}/making")
         with store_lock(f"{self._root}/lock", exclusive=True):
             leased(f"{self._root}/leases")
-        self._empty_trash()
+        self._clean()
 
     def prepare(self) -> None:
         for name in _DIRECTORIES:
@@ -112,8 +113,7 @@ class ImageStore:
             for name in layers:
                 self._discard(f"{self._root}/layers/{name}")
         self._drop_old_blobs({blob for record in self._records() for blob in record.blobs})
-        clear_workplaces(f"{self._root}/making")
-        self._empty_trash()
+        self._clean()
         return Swept(images, len(layers), freed)
 
     def sizes(self) -> dict[str, int]:
@@ -121,6 +121,10 @@ class ImageStore:
         return {name: layer.size for name in self._names("layers") if (layer := self._layer(name)) is not None}
 
     # --- for pulls
+
+    @property
+    def archives(self) -> str:
+        return f"{self._root}/archives"
 
     def budget(self) -> Budget:
         return Budget(self.limits, free_on(self._root))
@@ -211,6 +215,11 @@ class ImageStore:
                 remove_at(fd, name)
         finally:
             os.close(fd)
+
+    def _clean(self) -> None:
+        clear_workplaces(f"{self._root}/making")
+        drop_old_downloads(self.archives)
+        self._empty_trash()
 
     def _drop_old_blobs(self, wanted: set[str]) -> None:
         oldest = time.time() - _KEEP_BLOBS_S

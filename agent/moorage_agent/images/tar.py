@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from moorage_agent.errors import ImageError
 from moorage_agent.images.pax import Pax, parse_pax
 from moorage_agent.images.sparse import MAX_PIECES, SparseMap, gnu_map, gnu_more, pax_map, pax_map_in_data
-from moorage_agent.images.stream import ByteStream
 
 FILE, DIRECTORY, SYMLINK, HARDLINK, FIFO, DEVICE = "file", "directory", "symlink", "hard link", "fifo", "device"
 
@@ -51,10 +50,22 @@ class Entry(NamedTuple):
     sparse: SparseMap | None
 
 
+class Stream(Protocol):
+    """stream.ByteStream, or a file in which skipping is free."""
+
+    def block(self) -> bytes: ...
+
+    def take(self, size: int) -> bytes: ...
+
+    def skip(self, size: int) -> None: ...
+
+    def copy(self, size: int, fd: int) -> None: ...
+
+
 class TarReader:
     """Iterate over entries; between two, `stream` may be read for at most the `stored` bytes of the last one through `content`."""
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._unread = 0
         self._padding = 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import http.client
 import os
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +58,17 @@ class Response:
             if not got:
                 raise Transient("RegistryUnreachable", f"{_where(self.url)} sent less than before")
             count -= got
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """What the server asks for: in seconds, or as a date."""
+        said = self.headers.get("Retry-After", "").strip()
+        if said.isascii() and said.isdigit() and len(said) < 8:
+            return float(said)
+        try:
+            return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
+        except (TypeError, ValueError, IndexError, OverflowError):
+            return None
 
     def _into(self, buffer: memoryview) -> int:
         with _failures(self.url):
