@@ -93,6 +93,7 @@ class Informer:
                 self._take(event)
         if self._clock.monotonic() - began < min(timeout_s, TOO_SHORT_S):
             raise ApiUnavailable(f"cannot watch {self._cache.resource}: the server ended it at once")
+        self._heard()
 
     async def _check_history(self) -> None:
         """A store restored from a backup is older than we are, and a watch from a version it has not reached yet is silent for ever."""
@@ -100,7 +101,7 @@ class Informer:
             now = (await anext(pages)).version
         if parse_version(now) < parse_version(self._version):
             raise Gone(f"cannot watch {self._cache.resource} from {self._version}: the API server is at {now}, its store was restored")
-        self._heard()
+        self._answered()
 
     def _take(self, event: WatchEvent) -> None:
         obj = event.object
@@ -112,10 +113,13 @@ class Informer:
         self._heard()
 
     def _listed(self) -> None:
-        # Does not count as success yet: a server that lists but refuses every watch must not be listed in a loop.
-        self._heard_at = self._clock.monotonic()
+        self._answered()
         self.relists += 1
         self.synced.set()
+
+    def _answered(self) -> None:
+        # No success yet: a server that answers lists but refuses every watch must not be asked in a loop.
+        self._heard_at = self._clock.monotonic()
 
     def _heard(self) -> None:
         self._heard_at = self._clock.monotonic()

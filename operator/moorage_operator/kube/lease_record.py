@@ -22,7 +22,6 @@ class LeaseRecord:
     duration_s: float
     transitions: int
     version: str
-    uid: str
 
     def is_older_than(self, other: LeaseRecord) -> bool:
         """Versions only grow, so an older one met later means that the API server's store was restored from a backup."""
@@ -39,7 +38,6 @@ def record_of(obj: Obj) -> LeaseRecord:
         duration_s=float(spec.get("leaseDurationSeconds") or 0),
         transitions=spec.get("leaseTransitions") or 0,
         version=metadata["resourceVersion"],
-        uid=metadata["uid"],
     )
 
 
@@ -75,5 +73,5 @@ def _held_by(holder: str, *, duration_s: float, transitions: int, now: datetime)
 
 
 def _only_if(record: LeaseRecord, *, epoch: int, spec: Obj) -> Obj:
-    metadata = {"resourceVersion": record.version, "uid": record.uid, "annotations": {EPOCH: str(epoch)}}
+    metadata = {"resourceVersion": record.version, "annotations": {EPOCH: str(epoch)}}
     return {"metadata": metadata, "spec": spec}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from contextlib import aclosing, suppress
 from typing import Any, Self
 from uuid import uuid4
 
@@ -209,8 +210,10 @@ class FakeApi:
             timeout_s=float(request.query.get("timeoutSeconds", 1800)),
             bookmark_s=self.bookmark_s if request.query.get("allowWatchBookmarks") else None,
         )
-        async for line in lines:
-            await response.write(line)
+        with suppress(ConnectionResetError):  # the client went away
+            async with aclosing(lines):
+                async for line in lines:
+                    await response.write(line)
         return response
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
@@ -26,7 +26,7 @@ class Watch:
         self._version = 0
         self._from = 0
 
-    async def lines(self, version: str, *, newest: int, timeout_s: float, bookmark_s: float | None) -> AsyncIterator[bytes]:
+    async def lines(self, version: str, *, newest: int, timeout_s: float, bookmark_s: float | None) -> AsyncGenerator[bytes]:
         """Ends after `timeout_s`, or when the watches are cut. A version that cannot be continued from is told inside the stream."""
         queue: asyncio.Queue[Happening | None] = asyncio.Queue()
         try:
@@ -53,7 +53,7 @@ class Watch:
         self._version = self._from = int(version)
         return [line for happening in self._collection.since(int(version)) for line in self._told(happening)]
 
-    async def _live(self, queue: asyncio.Queue[Happening | None], timeout_s: float, bookmark_s: float | None) -> AsyncIterator[bytes]:
+    async def _live(self, queue: asyncio.Queue[Happening | None], timeout_s: float, bookmark_s: float | None) -> AsyncGenerator[bytes]:
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
         while (left_s := end - loop.time()) > 0:

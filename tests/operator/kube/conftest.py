@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -20,8 +19,6 @@ from moorage_operator.kube.resource import NAMESPACES, Resource
 from tests.kube import ControlPlane
 from tests.operator.fakeapi import FakeApi
 from tests.operator.kube.widgets import WIDGETS, WIDGETS_CRD, wrong_with
-
-WAIT_S = 20.0
 
 
 @dataclass
@@ -78,18 +75,6 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
 @pytest.fixture
 def dice() -> Random:
     return Random(7)
-
-
-@pytest.fixture
-def until() -> Callable[..., Any]:
-    """Waits for a condition of the real world: a socket, a server."""
-
-    async def wait(condition: Callable[[], object], what: str = "") -> None:
-        async with asyncio.timeout(WAIT_S):
-            while not condition():
-                await asyncio.sleep(0.005)
-
-    return wait
 
 
 async def _served(api: KubeApi, resource: Resource) -> None:
