@@ -7,11 +7,26 @@ from typing import Annotated
 from pydantic import Field
 
 from .scalars import Cpu, Label, Memory
-from .schema import Model, list_map
+from .schema import Model, Rule, list_map, rule
+
+
+def _at_least(field: str, floor: str, message: str) -> Rule:
+    return rule(f"!has(self.{field}) || quantity(string(self.{field})).compareTo(quantity('{floor}')) >= 0", message, field=f".{field}")
+
+
+def _reserves_within_limit(field: str) -> Rule:
+    there = f"has(self.limits) && has(self.limits.{field}) && has(self.reservations) && has(self.reservations.{field})"
+    within = f"quantity(string(self.reservations.{field})).compareTo(quantity(string(self.limits.{field}))) <= 0"
+    return rule(f"!({there}) || {within}", f"reservations.{field} is above limits.{field}: a task could never use what it reserves")
 
 
 class Limits(Model):
     """What a task may use at most. Absent: as much as the host has."""
+
+    rules = (
+        _at_least("cpu", "1m", "write at least 1m, or leave it out for no limit"),
+        _at_least("memory", "4Mi", "nothing starts in less than 4Mi: is the unit missing, as in 512Mi?"),
+    )
 
     cpu: Cpu | None = None
     """Cores, such as 500m or 2. The container is slowed down at the limit."""
@@ -51,6 +66,8 @@ class Reservations(Model):
 
 class Resources(Model):
     """Limits and reservations of one task."""
+
+    rules = (_reserves_within_limit("cpu"), _reserves_within_limit("memory"))
 
     limits: Limits = Limits()
     """What a task may use at most."""
