@@ -1,6 +1,6 @@
 """Figure scale_place_20000_s: 20,000 tasks of 1,000 Services find their places on 1,000 nodes.
 
-CPU seconds, because the machine is shared; the worst of three fleets' worth of questions matters too, so each has its own line.
+CPU seconds, because the machine is shared. Questions that are harder than usual have figures of their own.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def fleet() -> Fleet:
 
 
 def batch(services: int, **changes: Any) -> list[TaskNeeds]:
-    spec = {"cpu_millis": 100, "memory_bytes": GIB // 8, "platforms": ("linux/amd64",)} | changes
+    spec: dict[str, Any] = {"cpu_millis": 100, "memory_bytes": GIB // 8, "platforms": ("linux/amd64",)} | changes
     demands = [Demand(ServiceKey("shop", f"s{index}"), "v1", **spec) for index in range(services)]
     return [TaskNeeds(f"{demand.service.name}-{slot}", demand) for demand in demands for slot in range(TASKS // services)]
 

@@ -56,7 +56,8 @@ def losses(nodes: Iterable[Node], contacts: Mapping[str, Contact], *, leading_si
     given_up = {node.metadata.name for node in nodes if node.spec.out_of_service}
     counted = [node for node in nodes if node.metadata.name not in given_up and _was_here(node, contacts)]
     quiet = [node for node in counted if silent(contacts.get(node.metadata.uid), now=now)]
-    fallen = [_fell_silent(node, contacts, leading_since) for node in quiet]
+    tried = [node for node in quiet if now >= leading_since + RESTART_GRACE or last_frame(contacts.get(node.metadata.uid)) is not None]
+    fallen = [_fell_silent(node, contacts, leading_since) for node in tried]
     return Losses(
         known=frozenset(node.metadata.name for node in nodes),
         silent={node.metadata.name: _counts_from(node, contacts, leading_since) for node in quiet},

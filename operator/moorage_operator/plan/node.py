@@ -8,7 +8,7 @@ from typing import Any, Final
 from moorage_agent.protocol import HostFacts
 
 from ..api import Node, NodeStatus, cpu_text, memory_text, stamped
-from ..api.node import Amounts, FeatureStatus, ListenerStatus
+from ..api.node_status import Amounts, FeatureStatus, ListenerStatus
 from .fleet_view_load import Amount, Load
 from .fleet_view_node import allocatable, capacity
 from .loss import Losses
@@ -18,6 +18,7 @@ from .node_contact import Contact
 MAX_FEATURES: Final = 64
 MAX_LISTENERS: Final = 256
 MAX_VOLUMES: Final = 1024
+_MEBI: Final = 2**20
 
 
 def node_status(
@@ -75,12 +76,13 @@ def _amounts(node: Node, seen: Amount, load: Load) -> dict[str, Any]:
     if not seen.memory_bytes:
         return {"tasks": load.tasks}
     usable = allocatable(node, seen)
+    fits = memory_text(usable.memory_bytes // _MEBI * _MEBI)  # what is shown as free must fit
     return {
         "capacity": _texts(seen),
         "allocatable": _texts(usable),
         "allocated": _texts(Amount(load.cpu_millis, load.memory_bytes)),
         "cpu": f"{cpu_text(load.cpu_millis)}/{cpu_text(usable.cpu_millis)}",
-        "memory": f"{memory_text(load.memory_bytes)}/{memory_text(usable.memory_bytes)}",
+        "memory": f"{memory_text(load.memory_bytes)}/{fits}",
         "tasks": load.tasks,
     }
 
