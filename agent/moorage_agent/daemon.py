@@ -14,15 +14,15 @@ from moorage_agent.apply import ApplyLoop
 from moorage_agent.clock import clock_of
 from moorage_agent.contact import Contact
 from moorage_agent.desk import OperatorDesk
+from moorage_agent.engine import Images, Pull, Runtime
 from moorage_agent.execute import Executor
 from moorage_agent.facts import host_facts
-from moorage_agent.images.store import ImageStore
 from moorage_agent.journal import rotate
 from moorage_agent.paths import Paths
 from moorage_agent.prober import Prober
 from moorage_agent.pulls import Puller
 from moorage_agent.report import Reporter
-from moorage_agent.runtime.runtime import ContainerState, Runtime
+from moorage_agent.runtime.runtime import ContainerState
 from moorage_agent.state import HostState, TaskStore
 from moorage_agent.steps import PullImage, image_steps
 from moorage_agent.task_state import ImageView, Seen
@@ -39,7 +39,7 @@ SETTLE_S = 10.0
 class Daemon:
     """One per process. `values` is made by the caller, after the secrets' tmpfs was mounted."""
 
-    def __init__(self, paths: Paths, runtime: Runtime, images: ImageStore, values: ValueStore) -> None:
+    def __init__(self, paths: Paths, *, runtime: Runtime, images: Images, pull: Pull, values: ValueStore) -> None:
         clock = clock_of(paths)
         self._paths, self._runtime, self._images, self._clock = paths, runtime, images, clock
         self._store, host = TaskStore(paths), HostState(paths)
@@ -50,7 +50,7 @@ class Daemon:
         self._prober = Prober(world, runtime, clock=clock, verdict=self._on_verdict)
         self._executor = Executor(world, runtime=runtime, images=images, store=self._store, paths=paths, clock=clock)
         self._loop = ApplyLoop(world, self._executor, clock=clock, pull=self._on_pull, ask=self._ask, changed=self._on_change)
-        self._puller = Puller(world, images, clock=clock, changed=self._on_image, ask=self._ask)
+        self._puller = Puller(world, images, pull, clock=clock, changed=self._on_image, ask=self._ask)
         self._contact = Contact(world, paths, clock=clock, again=self._loop.touch)
         self.desk = OperatorDesk(
             world,

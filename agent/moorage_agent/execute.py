@@ -7,19 +7,16 @@ import dataclasses
 import errno
 import logging
 import random
-import shutil
 from collections.abc import Callable
-from typing import Protocol
 
+from moorage_agent.engine import Images, Runtime
 from moorage_agent.errors import AgentError, HostLacks, InvalidTask, StartFailed
-from moorage_agent.images.store import ImageStore
 from moorage_agent.materials import gather
 from moorage_agent.merge import launch_of
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import Restart
 from moorage_agent.restart import after_exit
 from moorage_agent.runtime.launch import Launch
-from moorage_agent.runtime.runtime import Started
 from moorage_agent.state import TaskStore
 from moorage_agent.steps import BeginStop, Finish, Kill, NoteExit, Prepare, Remove, Start
 from moorage_agent.task_state import Moment, Record, Seen, Stop, Trouble
@@ -34,21 +31,9 @@ _UNKNOWN_POLICY = Restart(condition="None")
 _PASSING = {errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.EINTR, errno.EIO, errno.EDQUOT}
 
 
-class Runtime(Protocol):
-    """What a step needs of the runtime."""
-
-    async def start(self, launch: Launch) -> Started: ...
-
-    def signal(self, uid: str, signum: int) -> bool: ...
-
-    def kill(self, uid: str) -> bool: ...
-
-    async def remove(self, uid: str) -> None: ...
-
-
 class Executor:
     def __init__(
-        self, world: World, *, runtime: Runtime, images: ImageStore, store: TaskStore, paths: Paths, clock: Callable[[], Moment]
+        self, world: World, *, runtime: Runtime, images: Images, store: TaskStore, paths: Paths, clock: Callable[[], Moment]
     ) -> None:
         self._world = world
         self._runtime = runtime
@@ -119,7 +104,7 @@ class Executor:
 
     async def remove(self, step: Remove) -> None:
         await self._runtime.remove(step.uid)
-        await asyncio.get_running_loop().run_in_executor(None, _remove_tree, self._paths.task(step.uid))
+        await asyncio.get_running_loop().run_in_executor(None, self._store.remove, step.uid)
         self._world.forget(step.uid)
 
     def _resolve(self, state: TaskState) -> Launch:
@@ -143,7 +128,3 @@ def _trouble(error: AgentError | OSError) -> Trouble:
     if isinstance(error, AgentError):
         return Trouble(error.code, error.message, isinstance(error, (InvalidTask, HostLacks)))
     return Trouble("HostError", f"the host refused: {error}", permanent=False)
-
-
-def _remove_tree(path: str) -> None:
-    shutil.rmtree(path, ignore_errors=True)

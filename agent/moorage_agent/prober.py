@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
+from moorage_agent.engine import Runtime
 from moorage_agent.health import KEPT_OUTPUT, Probe, begun, judge, next_probe_s
 from moorage_agent.knock import knock_http, knock_tcp
 from moorage_agent.protocol import Healthcheck
-from moorage_agent.runtime.runtime import ExecResult
 from moorage_agent.task_state import Moment
 from moorage_agent.world import TaskState, World
 
@@ -19,14 +18,10 @@ log = logging.getLogger("moorage.prober")
 EXECS_IN_FLIGHT = 4
 
 
-class Exec(Protocol):
-    async def exec(self, uid: str, argv: Sequence[str], *, timeout_s: float) -> ExecResult: ...
-
-
 class Prober:
     """`verdict` is told the uid of a task whose health changed."""
 
-    def __init__(self, world: World, runtime: Exec, *, clock: Callable[[], Moment], verdict: Callable[[str], None]) -> None:
+    def __init__(self, world: World, runtime: Runtime, *, clock: Callable[[], Moment], verdict: Callable[[str], None]) -> None:
         self._world, self._runtime, self._clock, self._verdict = world, runtime, clock, verdict
         self._places = asyncio.Semaphore(EXECS_IN_FLIGHT)
         self._watches: dict[str, tuple[int, asyncio.Task[None]]] = {}

@@ -8,10 +8,10 @@ import logging
 import random
 from collections.abc import Callable, Iterable
 
+from moorage_agent.engine import Images, Pull
 from moorage_agent.errors import AgentError, ImageError, Interrupted
 from moorage_agent.images.cancellation import Cancellation
-from moorage_agent.images.pull import pull_apart
-from moorage_agent.images.store import Image, ImageStore
+from moorage_agent.images.store import Image
 from moorage_agent.protocol import ImageSource, ImageSpec
 from moorage_agent.task_state import ImageView, Moment
 from moorage_agent.values import source_keys
@@ -29,13 +29,14 @@ class Puller:
     def __init__(
         self,
         world: World,
-        store: ImageStore,
+        store: Images,
+        pull: Pull,
         *,
         clock: Callable[[], Moment],
         changed: Callable[[str], None],
         ask: Callable[[tuple[str, ...]], None],
     ) -> None:
-        self._world, self._store, self._clock, self._changed, self._ask = world, store, clock, changed, ask
+        self._world, self._store, self._fetch, self._clock, self._changed, self._ask = world, store, pull, clock, changed, ask
         self._places = asyncio.Semaphore(PULLS_IN_FLIGHT)
         self._pulls: dict[str, tuple[asyncio.Task[None], Cancellation]] = {}
         self._said_at: dict[str, float] = {}
@@ -94,7 +95,7 @@ class Puller:
                     loop.call_soon_threadsafe(self._progress, spec.digest, done, total)
 
                 image = await loop.run_in_executor(
-                    None, lambda: pull_apart(spec, self._world.values.get, self._store, progress, cancellation=cancellation)
+                    None, lambda: self._fetch(spec, self._world.values.get, self._store, progress, cancellation=cancellation)
                 )
             self._have(image)
         except Interrupted:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import uuid
 from typing import Any
 
@@ -154,6 +155,10 @@ class TaskStore:
         except FileNotFoundError:
             os.makedirs(directory, mode=0o700, exist_ok=True)
             replace_file(f"{directory}/record.json", data)
+
+    def remove(self, uid: str) -> None:
+        """Delete the task's directory, with whatever is in it."""
+        shutil.rmtree(self._paths.task(uid), ignore_errors=True)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -39,21 +39,33 @@ def _state(view: TaskView, now: Moment) -> tuple[str, str, str]:
     if view.record.end is not None:
         end = view.record.end
         return end.state, end.reason, end.message
-    if view.alive:
+    if view.alive or view.unnoted is not None:
         return _alive(view)
+    if _lost(view, now):
+        return _reached(view), HOST_REBOOTED, "the host was restarted, and the container with it"
     if view.record.noted > 0 or view.record.run > 0:
         return _between_runs(view, now)
     return _before_first_run(view, now)
 
 
 def _alive(view: TaskView) -> tuple[str, str, str]:
-    stopped = _stopped_for(view)
-    proven = view.healthcheck is None or view.healthy or view.record.healthy_run == view.record.run
+    stopped, state = _stopped_for(view), _reached(view)
     if stopped == UNHEALTHY or (view.healthy is False and stopped is None):
-        return ("Running" if proven else "Starting"), UNHEALTHY, "the health check failed; the container is being stopped"
+        return state, UNHEALTHY, "the health check failed; the container is being stopped"
     if stopped is not None and stopped != REMOVED:
-        return ("Running" if proven else "Starting"), stopped, "the container is being stopped"
-    return ("Running", "", "") if proven else ("Starting", "HealthCheck", "runs; waits for its health check")
+        return state, stopped, "the container is being stopped"
+    return (state, "", "") if state == "Running" else (state, "HealthCheck", "runs; waits for its health check")
+
+
+def _reached(view: TaskView) -> str:
+    """How far the present run came."""
+    proven = view.healthcheck is None or view.healthy or view.record.healthy_run == view.record.run
+    return "Running" if proven else "Starting"
+
+
+def _lost(view: TaskView, now: Moment) -> bool:
+    """A run that ended with an earlier boot, not yet noted."""
+    return view.record.run > view.record.noted and view.record.boot_id != now.boot_id
 
 
 def _between_runs(view: TaskView, now: Moment) -> tuple[str, str, str]:

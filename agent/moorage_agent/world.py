@@ -68,6 +68,7 @@ class World:
 
     def remember(self, state: TaskState, spec: TaskSpec) -> None:
         """Give a task its spec, and index what others find it by."""
+        self._unindex(state)
         state.spec = spec
         self.tasks[state.uid] = state
         self._users.setdefault(spec.image.digest, set()).add(state.uid)
@@ -77,13 +78,21 @@ class World:
             self._value_users.setdefault(key, set()).add(state.uid)
 
     def forget(self, uid: str) -> None:
-        spec = self.tasks.pop(uid).spec
-        if spec is None:
+        """The task is gone from the host. One the document wants again meanwhile begins anew."""
+        state = self.tasks.pop(uid)
+        self._unindex(state)
+        if state.wanted and state.spec is not None:
+            self.remember(TaskState(uid, wanted=True), state.spec)
+
+    def _unindex(self, state: TaskState) -> None:
+        """Take the task out of every index; an index without tasks is not kept."""
+        if state.spec is None:
             return
-        self._users.get(spec.image.digest, set()).discard(uid)
-        self._heirs.get(spec.replaces or "", set()).discard(uid)
-        for key in keys_of(spec):
-            self._value_users.get(key, set()).discard(uid)
+        entries = [(self._users, state.spec.image.digest), (self._heirs, state.spec.replaces or "")]
+        for index, key in (*entries, *((self._value_users, key) for key in keys_of(state.spec))):
+            index.get(key, set()).discard(state.uid)
+            if not index.get(key):
+                index.pop(key, None)
 
     def users_of(self, digest: str) -> set[str]:
         """Tasks that run the image."""

@@ -1,0 +1,206 @@
+"""A host in memory that behaves: containers whose program is named in argv, images that can be pulled, a clock that is told the time.
+
+Programs: run · exit CODE · deaf (ignores all but KILL) · absent (cannot be started) · ill (runs; its health check fails)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from moorage_agent.errors import ImageError, StartFailed
+from moorage_agent.images.store import Image
+from moorage_agent.protocol import Container, Exit, Feature, ImageConfig, ImageSource, ImageSpec, NodeSpec, Restart, TaskSpec
+from moorage_agent.runtime.launch import Launch
+from moorage_agent.runtime.runtime import ContainerState, ExecResult, Started
+from moorage_agent.task_state import Moment, Record
+
+BOOT = "11111111-1111-1111-1111-111111111111"
+IMAGE = "sha256:" + "a" * 64
+
+
+def uid(number: int) -> str:
+    return f"{number:08x}-0000-4000-8000-000000000000"
+
+
+def task(number: int = 1, *program: str, **changes: Any) -> TaskSpec:
+    """A task with good defaults; `program` as above."""
+    container = changes.pop("container", None) or Container(
+        command=program or ("run",), stop_grace_s=changes.pop("grace_s", 10.0), restart=changes.pop("restart", Restart())
+    )
+    image = ImageSpec(changes.pop("digest", IMAGE), ImageSource("Registry", reference="registry.example/app:1"))
+    names = {"namespace": "default", "name": f"web-{number}-x", "service": "web", "slot": str(number), "version": "v1"}
+    return TaskSpec(uid=uid(number), container=container, image=image, **{**names, **changes})
+
+
+def document(*tasks: TaskSpec, revision: int = 1, epoch: int = 1, **changes: Any) -> NodeSpec:
+    return NodeSpec("swarm", "node", epoch, revision, node_name="n1", tasks=tasks, **changes)
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.time, self.boot_id = 1000.0, BOOT
+
+    def __call__(self) -> Moment:
+        return Moment(wall=1_700_000_000 + self.time, boot=self.time, boot_id=self.boot_id)
+
+
+@dataclass
+class FakeContainer:
+    launch: Launch
+    pid: int
+    started_at: float
+    exit: Exit | None = None
+    signals: list[int] = field(default_factory=list)
+
+
+class FakeRuntime:
+    """Outlives any daemon. `reboot()` ends everything without a record, as a power cut does."""
+
+    def __init__(self, clock: Callable[[], Moment]) -> None:
+        self.containers: dict[str, FakeContainer] = {}
+        self.healthy: dict[str, bool] = {}
+        self.starts: list[tuple[str, int]] = []
+        self.start_error: StartFailed | None = None
+        self.most_alive: dict[str, int] = {}
+        self._clock = clock
+        self._pid = 100
+        self._exits: asyncio.Queue[str] = asyncio.Queue()
+
+    def alive(self) -> set[str]:
+        return {uid for uid, container in self.containers.items() if container.exit is None}
+
+    def end(self, uid: str, code: int) -> None:
+        container = self.containers[uid]
+        if container.exit is None:
+            container.exit = Exit(code, self._clock().wall, started_at=container.started_at)
+            self._exits.put_nowait(uid)
+
+    def reboot(self) -> None:
+        self.containers.clear()
+
+    async def start(self, launch: Launch) -> Started:
+        await asyncio.sleep(0)
+        if self.start_error is not None:
+            raise self.start_error
+        if launch.argv[0] == "absent":
+            raise StartFailed(127, "execve", 2, "absent: not found in the container's PATH")
+        before = self.containers.get(launch.uid)
+        if before is not None and before.exit is None:
+            assert before.launch.run == launch.run, "started a run while another one lives"
+            return Started(before.pid, before.started_at)
+        assert before is None or launch.run > before.launch.run, "runs only grow"
+        self._pid += 1
+        self.containers[launch.uid] = FakeContainer(launch, self._pid, self._clock().wall)
+        self.starts.append((launch.uid, launch.run))
+        if launch.argv[0] == "exit":
+            self.end(launch.uid, int(launch.argv[1]))
+        return Started(self._pid, self._clock().wall)
+
+    def signal(self, uid: str, signum: int) -> bool:
+        container = self.containers.get(uid)
+        if container is None or container.exit is not None:
+            return False
+        container.signals.append(signum)
+        if container.launch.argv[0] != "deaf":
+            self.end(uid, 128 + signum)
+        return True
+
+    def kill(self, uid: str) -> bool:
+        if uid not in self.alive():
+            return False
+        self.containers[uid].signals.append(signal.SIGKILL)
+        self.end(uid, 137)
+        return True
+
+    def observe(self) -> list[ContainerState]:
+        return [self._state(uid) for uid in self.containers]
+
+    async def next_exit(self) -> ContainerState:
+        while True:
+            uid = await self._exits.get()
+            if uid in self.containers:
+                return self._state(uid)
+
+    async def exec(self, uid: str, argv: Sequence[str], *, timeout_s: float) -> ExecResult:
+        await asyncio.sleep(0)
+        well = self.healthy.get(uid, self.containers[uid].launch.argv[0] != "ill")
+        return ExecResult(0 if well else 1, b"well" if well else b"ill")
+
+    async def remove(self, uid: str) -> None:
+        await asyncio.sleep(0)
+        self.kill(uid)
+        self.containers.pop(uid, None)
+
+    def features(self) -> tuple[Feature, ...]:
+        return ()
+
+    async def stop_zygote(self) -> None:
+        assert not self.containers
+
+    def close(self) -> None:
+        pass
+
+    def _state(self, uid: str) -> ContainerState:
+        container = self.containers[uid]
+        return ContainerState(uid, container.launch.run, None if container.exit else container.pid, container.started_at, container.exit)
+
+
+class FakeImages:
+    """A store and the registry behind it. `broken`: digests whose pull fails, and how."""
+
+    def __init__(self, *digests: str, config: ImageConfig | None = None) -> None:
+        self.config = config or ImageConfig(command=("run",))
+        self.held = {digest: self._image(digest) for digest in digests}
+        self.broken: dict[str, ImageError] = {}
+        self.pulled: list[str] = []
+
+    def get(self, digest: str) -> Image | None:
+        return self.held.get(digest)
+
+    def sweep(self, keep: Collection[str]) -> object:
+        self.held = {digest: image for digest, image in self.held.items() if digest in keep}
+        return None
+
+    def pull(
+        self, spec: ImageSpec, values: Callable[[str], bytes], store: Any, progress: Callable[[int, int], None], *, cancellation: Any = None
+    ) -> Image:
+        if spec.digest in self.broken:
+            raise self.broken[spec.digest]
+        progress(50, 100)
+        self.pulled.append(spec.digest)
+        self.held[spec.digest] = self._image(spec.digest)
+        return self.held[spec.digest]
+
+    def _image(self, digest: str) -> Image:
+        return Image(digest, "linux/amd64", self.config, ("/layers/1/fs",), 1000)
+
+
+class FakeStore:
+    """TaskStore in memory: what is saved outlives the daemon."""
+
+    def __init__(self) -> None:
+        self.specs: dict[str, TaskSpec] = {}
+        self.records: dict[str, Record] = {}
+
+    def known(self) -> list[str]:
+        return sorted({*self.specs, *self.records})
+
+    def spec(self, uid: str) -> TaskSpec | None:
+        return self.specs.get(uid)
+
+    def record(self, uid: str) -> Record:
+        return self.records.get(uid, Record())
+
+    def save_spec(self, spec: TaskSpec) -> None:
+        self.specs[spec.uid] = spec
+
+    def save_record(self, uid: str, record: Record) -> None:
+        self.records[uid] = record
+
+    def remove(self, uid: str) -> None:
+        self.specs.pop(uid, None)
+        self.records.pop(uid, None)
