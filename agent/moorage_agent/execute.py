@@ -99,6 +99,8 @@ class Executor:
             started = await self._runtime.start(dataclasses.replace(launch, run=step.run))
             if state.seen is None or state.seen.run < step.run:  # a short life may have ended, and been heard of, before this line
                 state.seen = Seen(step.run, started.pid, started.started_at)
+            if not state.record.began:
+                self._save(state, dataclasses.replace(state.record, began=True))
         except (AgentError, OSError) as error:
             state.trouble = _trouble(error)
 

@@ -31,6 +31,7 @@ def after_exit(record: Record, ended: Exit, *, run: int, policy: Restart, now: M
         record,
         run=run,
         noted=run,
+        began=record.began or ended.started_at is not None,
         streak=streak,
         attempts=record.attempts + (1 if counted else 0),
         restarts=record.restarts + (0 if end else 1),

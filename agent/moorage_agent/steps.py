@@ -235,13 +235,16 @@ def _towards_start(view: TaskView, now: Moment) -> tuple[Step, ...]:
 
 
 def _settle(view: TaskView, now: Moment) -> Step:
-    """A first start that can never succeed is Rejected; anything else is one more failed run, and the restart policy decides."""
+    """A task that never ran and never can is Rejected; anything else is one more failed run, and the restart policy decides.
+
+    What ran before may run again: after a reboot a file system it needs may just not be mounted yet.
+    """
     trouble = view.trouble
     assert trouble is not None
-    if trouble.permanent and view.record.noted == 0:
+    if trouble.permanent and not view.record.began:
         return Finish(view.uid, End("Rejected", trouble.code, trouble.message))
     run = max(view.record.run, view.record.noted + 1)
-    return NoteExit(view.uid, run, Exit(trouble.exit_code, now.wall, started_at=now.wall, reason=trouble.code))
+    return NoteExit(view.uid, run, Exit(trouble.exit_code, now.wall, reason=trouble.code))
 
 
 def _image_of(view: TaskView, now: Moment) -> tuple[Step, ...]:

@@ -51,6 +51,7 @@ class Record:
     """What must outlive the daemon and the boot. A run is one start of the container; runs above `noted` have no known end yet.
 
     `streak` counts exits since the last stable run; `attempts` the exits the restart policy counts. `restart_at` is boot time of `boot_id`.
+    `ready`: it was prepared once. `began`: a run of it reached its program. `healthy_run`: the newest run whose health check passed.
     """
 
     run: int = 0
@@ -61,6 +62,7 @@ class Record:
     restart_at: float = 0.0
     boot_id: str = ""
     ready: bool = False
+    began: bool = False
     healthy_run: int = 0
     exits: tuple[Exit, ...] = ()
     message: str = ""

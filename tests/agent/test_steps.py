@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moorage_agent.errors import ImageError, StartFailed
 from moorage_agent.health import Health
-from moorage_agent.protocol import Container, Healthcheck, ImageSource, ImageSpec, NodeSpec, Port, Restart, TaskSpec
+from moorage_agent.protocol import Container, Healthcheck, ImageSource, ImageSpec, Mount, NodeSpec, Port, Restart, TaskSpec
 from moorage_agent.steps import Start, Wait
 
 from tests.agent.fake_host import IMAGE, document, task, uid
@@ -270,6 +270,25 @@ def test_a_reboot_is_no_failure_of_the_task(node: Simulation) -> None:
         node.reboot()
         node.settle()
     assert node.report(uid(1)).state == "Running"
+
+
+def test_a_bind_source_that_is_missing_rejects_a_new_task_but_not_one_that_ran_before_a_reboot(node: Simulation, tmp_path: Any) -> None:
+    container = Container(command=("run",), mounts=(Mount("/data", "bind", f"{tmp_path}/nfs"),))
+    node.apply(document(task(1, container=container)))
+    node.settle()
+    assert (node.report(uid(1)).state, node.report(uid(1)).reason) == ("Rejected", "BindSourceMissing")
+    (tmp_path / "nfs").mkdir()
+    node.apply(document(task(2, container=container), revision=2))
+    node.settle()
+    (tmp_path / "nfs").rmdir()
+    node.reboot()
+    for _ in range(10):
+        for step in node.due():
+            node.perform(step)
+    assert (node.report(uid(2)).state, node.report(uid(2)).reason) == ("Starting", "BindSourceMissing")
+    (tmp_path / "nfs").mkdir()
+    node.settle()
+    assert node.runtime.alive() == {uid(2)}
 
 
 # --- properties
