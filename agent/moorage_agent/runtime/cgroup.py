@@ -83,8 +83,8 @@ def mounted() -> list[Hierarchy]:
 def read(path: str) -> str:
     """The text of a control file; "" when there is none."""
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read()
+        with open(path, "rb") as file:
+            return file.read().decode(errors="replace")
     except OSError:
         return ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import marshal
 import os
 import socket
@@ -16,7 +17,7 @@ from moorage_agent.errors import HostLacks
 from moorage_agent.paths import Paths
 from moorage_agent.runtime import cgroup
 from moorage_agent.runtime.zygote import BOOTSTRAP
-from moorage_agent.version import VERSION
+from moorage_agent.version import DEV, VERSION
 
 START_TIMEOUT_S = 60
 SCOPE = "moorage-runtime"
@@ -38,6 +39,7 @@ class Facts:
 class ZygoteClient:
     def __init__(self, paths: Paths, *, cgroup_root: str) -> None:
         self._paths, self._cgroup_root = paths, cgroup_root
+        self._version = VERSION if VERSION != DEV else _version_of_checkout()
         self._facts: Facts | None = None
         self._starting: asyncio.Lock | None = None
 
@@ -50,7 +52,7 @@ class ZygoteClient:
             except ZygoteGone:
                 pass
             else:
-                if facts.version == VERSION:
+                if facts.version == self._version:
                     return facts
                 await self.retire()
             await asyncio.to_thread(self._spawn)
@@ -119,7 +121,7 @@ class ZygoteClient:
         os.makedirs(f"{self._paths.run}/tasks", mode=0o700, exist_ok=True)
         scoped = self._paths.standard and os.path.isdir("/run/systemd/system")
         where = "scope" if scoped else ""
-        arguments = [self._paths.root, self._paths.run, self._paths.boot_id(), VERSION, self._cgroup_root, where]
+        arguments = [self._paths.root, self._paths.run, self._paths.boot_id(), self._version, self._cgroup_root, where]
         argv = [sys.executable, "-I", "-S", "-E", "-c", BOOTSTRAP, *arguments]
         try:
             done = subprocess.run(
@@ -136,6 +138,17 @@ class ZygoteClient:
             raise HostLacks("NoZygote", f"the runtime's zygote cannot be started: {error}") from error
         if done.returncode != 0:
             raise HostLacks("NoZygote", f"the runtime's zygote cannot be started: {done.stderr.strip()[-2000:]}")
+
+
+def _version_of_checkout() -> str:
+    """So that a zygote of an older checkout is not taken for one of this."""
+    directory = os.path.dirname(os.path.abspath(__file__))
+    digest = hashlib.sha256()
+    for name in sorted(os.listdir(directory)):
+        if name.endswith(".py"):
+            with open(f"{directory}/{name}", "rb") as file:
+                digest.update(file.read())
+    return f"{DEV}-{digest.hexdigest()[:16]}"
 
 
 def _scope(number: int) -> list[str]:

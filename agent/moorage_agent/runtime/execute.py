@@ -31,13 +31,10 @@ def supervise(home: Home, uid: str, connection: _socket.socket, fds: list[int]) 
     try:
         request: ExecRequest = marshal.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
         answer = _run(home, uid, request, connection, fds[1], steps)
-    except (OSError, ValueError, shim.Failed) as error:
-        number, step, words = confine.describe(error, steps).decode(errors="replace").split("\0", 2)
-        answer = {"errno": int(number), "step": step, "words": words, "code": 126}
-    try:
-        connection.send(marshal.dumps(answer, 2), _socket.MSG_NOSIGNAL)
-    except OSError:
-        pass
+    except (OSError, ValueError) as error:
+        failed = shim.Failed.parse(confine.describe(error, steps))
+        answer = {"code": 126, "errno": failed.errno, "step": failed.step, "words": failed.words}
+    shim.answer(connection, answer)
     os._exit(0)
 
 
@@ -64,9 +61,8 @@ def _run(home: Home, uid: str, request: ExecRequest, connection: _socket.socket,
         return {"code": TIMED_OUT}
     status = os.waitpid(pid, 0)[1]
     if failure:
-        number, step, words = failure.decode(errors="replace").split("\0", 2)
-        failed = shim.Failed(int(number), step, words)
-        return {"code": shim.exit_code_of(failed), "errno": failed.errno, "step": step, "words": words}
+        failed = shim.Failed.parse(failure)
+        return {"code": failed.exit_code, "errno": failed.errno, "step": failed.step, "words": failed.words}
     return {"code": supervisor.exit_code(status)}
 
 

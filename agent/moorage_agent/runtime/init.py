@@ -33,8 +33,9 @@ class Pipes:
 
     __slots__ = ("err", "error", "go", "out", "tty")
 
-    def __init__(self, *, go: int, error: int, out: int, err: int, tty: int) -> None:
-        self.go, self.error, self.out, self.err, self.tty = go, error, out, err, tty
+    def __init__(self, *, go: int, error: int, tty: int) -> None:
+        self.go, self.error, self.tty = go, error, tty
+        self.out = self.err = -1
 
 
 class Place:

@@ -1,4 +1,5 @@
-"""Reads for people what logs.py wrote: the last lines, those since a time, those to come. Lines split over records are put together again."""
+"""Reads for people what logs.py wrote: the last lines, those since a time, those to come. Lines split over records are put together
+again."""
 
 from __future__ import annotations
 

@@ -37,6 +37,7 @@ class Run:
         "home",
         "lock",
         "log",
+        "maker",
         "mount_namespace",
         "pid",
         "pidfd",
@@ -52,9 +53,14 @@ class Run:
         self.home, self.uid = home, uid
         self.task_dir, self.run_dir = f"{home.root}/tasks/{uid}", f"{home.run}/tasks/{uid}"
         self.sources: dict[int, bytes] = {}  # descriptors to read output from, and the letter of their stream
-        self.pid = self.pidfd = self.records = self.lock = self.mount_namespace = -1
+        self.pid = self.pidfd = self.records = self.lock = self.mount_namespace = self.maker = -1
         self.log: LogWriter
         self.state: State
+
+    def open_sources(self) -> None:
+        """The FIFOs, to read. A terminal has none: it ends with the process that holds it."""
+        for name, letter in (("out", b"o"), ("err", b"e")):
+            self.sources[os.open(f"{self.run_dir}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)] = letter
 
 
 def lock(run: Run) -> None:
@@ -74,6 +80,8 @@ def lock(run: Run) -> None:
 
 def supervise(run: Run, *, verdict: int = -1) -> NoReturn:
     """Pump output until the container's first process ends, then see to its end. `verdict`: where an adopter hears the exit status."""
+    if run.maker > 0:
+        os.waitpid(run.maker, 0)  # it ended when it had reported
     poll = select.poll()
     poll.register(run.pidfd, select.POLLIN)
     for fd in run.sources:
@@ -234,11 +242,8 @@ def adopt(home: Home, uid: str, state: State, verdict: int, request: int) -> NoR
         run.pidfd = -1
     run.records = record.open_records(run.task_dir)
     run.log = LogWriter(f"{run.task_dir}/log", max_size=state["log_size"], max_files=state["log_files"])
-    for name, letter in (("out", b"o"), ("err", b"e")):
-        try:
-            run.sources[os.open(f"{run.run_dir}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)] = letter
-        except FileNotFoundError:
-            pass  # a terminal has no name: it ended with the shim
+    if not state["tty"]:
+        run.open_sources()
     state["shim"], state["request"] = os.getpid(), request
     record.write_state(run.run_dir, state)
     if run.pidfd < 0 or record.start_time(run.pid) != state["starttime"]:

@@ -16,7 +16,7 @@ import select
 import sys
 from struct import iter_unpack, unpack
 
-from moorage_agent.runtime import cgroup, confine, devices, execute, linux, record, shim, supervisor
+from moorage_agent.runtime import cgroup, confine, devices, execute, linux, maker, record, shim, supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -378,7 +378,7 @@ def _deny_devices(cgroups: cgroup.Cgroups) -> None:
     if top is None or _has_children(f"{top}/std"):
         return
     try:
-        shim.cgroup_devices(cgroups, "std", devices.STANDARD, version=version)
+        maker.deny_devices(cgroups, "std", devices.STANDARD, version=version)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EINVAL, errno.ENOSYS) or version == 1:
             raise  # without bpf(2): nodev mounts and no CAP_MKNOD are what is left, reported as a missing feature
