@@ -80,7 +80,8 @@ class Swarm:
 
     def image(self, name: str, **options: Any) -> str:
         """Push a busybox image and return its reference."""
-        return busybox_image(self.registry, name, **options)
+        busybox_image(self.registry, name, **options)
+        return f"{self.registry.host}/{name}"
 
     # --- asking
 
