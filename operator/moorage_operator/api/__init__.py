@@ -2,7 +2,8 @@
 
 from .condition import Condition, Conditions, find, is_true, stamped
 from .container import TaskTemplate
-from .image import Image, ImageConfig, ImageSpec, ImageStatus
+from .image import Image, ImageSpec
+from .image_status import ImageConfig, ImageStatus
 from .meta import (
     API_VERSION,
     GROUP,
@@ -19,12 +20,14 @@ from .meta import (
     OwnerReference,
     owner_reference,
 )
-from .node import Node, NodeSpec, NodeStatus
+from .node import Node, NodeSpec
+from .node_status import NodeStatus
 from .quantity import cpu_millis, cpu_text, file_mode, memory_bytes, memory_text, seconds
 from .resource import Kind, Resource
 from .scalars import rfc3339
 from .schema import Model
-from .service import Service, ServicePort, ServiceSpec, ServiceStatus, ServiceTemplate, UpdateStatus
+from .service import Service, ServicePort, ServiceSpec, ServiceTemplate
+from .service_status import ServiceStatus, UpdateStatus
 from .stack import Stack, StackService, StackServiceStatus, StackSpec, StackStatus
 from .task import ExitStatus, Task, TaskImage, TaskSpec, TaskStatus
 

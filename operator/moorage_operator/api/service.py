@@ -6,44 +6,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .condition import Conditions
 from .container import TaskTemplate
 from .meta import ObjectMeta
+from .placement import Placement
 from .resource import Column, Kind, Resource, Scale
-from .scalars import Count, Duration, Label, Line, Message, Port, Positive, Time, Word
-from .schema import Model, Rules, atomic_list, list_map, published, rule, text
+from .scalars import Duration, Label, Port, Positive
+from .schema import Model, Rules, list_map, published, rule, text
+from .service_status import ServiceStatus
 
 Mode = Literal["Replicated", "Global"]
 Replicas = Annotated[int, Field(ge=0, le=10000)]
-NODE_KEY = "node[.](name|hostname|id|role|platform[.](os|arch)|labels[.][-._/a-zA-Z0-9]+)"
-"""What plan/constraint.py can compare."""
-_KEYS = "keys are node.name, node.hostname, node.id, node.role, node.platform.os, node.platform.arch and node.labels.<label>"
-Constraint = Annotated[
-    str, text(256, rule(f"self.matches('^ *{NODE_KEY} *[!=]= *[^ =].*$')", f"write a comparison such as node.labels.zone == eu; {_KEYS}"))
-]
-
-
-class Preference(Model):
-    """How to spread tasks over nodes that are all allowed."""
-
-    spread: Annotated[str, text(325, rule(f"self.matches('^{NODE_KEY}$')", f"write a key of nodes such as node.labels.rack; {_KEYS}"))]
-    """What to spread over, such as node.labels.rack: its values get equal shares of the tasks."""
-
-
-class Placement(Model):
-    """Where tasks may run."""
-
-    constraints: Annotated[tuple[Constraint, ...], atomic_list(32)] = ()
-    """Conditions that a node must all meet, such as "node.labels.zone == eu"."""
-
-    preferences: Annotated[tuple[Preference, ...], atomic_list(8)] = ()
-    """How to spread over the nodes that remain, most important first."""
-
-    max_replicas_per_node: Annotated[int, Field(ge=1, le=10000)] | None = None
-    """So many tasks on one node at most. Absent: no limit."""
-
-    sticky: bool | None = None
-    """True: a slot stays on its node once placed. Absent: true if the task mounts a named volume."""
 
 
 class Update(Model):
@@ -186,65 +158,6 @@ class ServiceSpec(ServiceTemplate):
 
     replicas: Replicas = published(1)
     """Number of tasks of a Replicated service."""
-
-
-class UpdateStatus(Model):
-    """How far the current update is."""
-
-    state: Word | None = None
-    """Updating, Paused or Completed."""
-
-    message: Message | None = None
-    """What it waits for, or why it paused."""
-
-    version: Word | None = None
-    """The version that is rolled out."""
-
-    started_at: Time | None = None
-    """When the update began."""
-
-    completed_at: Time | None = None
-    """When it ended."""
-
-
-class ServiceStatus(Model):
-    """What runs."""
-
-    observed_generation: Count | None = None
-    """The metadata.generation this status speaks of."""
-
-    replicas: Count | None = None
-    """Tasks there are."""
-
-    ready_replicas: Count | None = None
-    """Tasks that are ready."""
-
-    updated_replicas: Count | None = None
-    """Tasks of the current version."""
-
-    desired_replicas: Count | None = None
-    """Tasks there should be: replicas, or the eligible nodes of a Global service."""
-
-    replicas_ready: Line | None = None
-    """Ready and desired tasks as text, such as 2/3."""
-
-    selector: Line | None = None
-    """Label selector of the tasks, for autoscalers."""
-
-    image: Annotated[str, text(600, least=0)] | None = None
-    """The image in use, for people."""
-
-    ports: Line | None = None
-    """The ports, for people."""
-
-    version: Word | None = None
-    """Hash of the current version."""
-
-    update: UpdateStatus | None = None
-    """How far the current update is."""
-
-    conditions: Conditions = ()
-    """Ready: all desired tasks are. Progressing: something is being changed. Stalled: only a person can help."""
 
 
 class Service(Resource):

@@ -12,7 +12,7 @@ from moorage_agent.protocol import ImageConfig as SeenConfig
 
 from ..api import Condition, Image, ImageConfig, ImageStatus, is_true, memory_text, rfc3339, stamped
 from ..api.condition import Truth
-from ..api.image import ImageHealthcheck, LayerStatus, NodeCounts, Progress, PullFailure
+from ..api.image_status import ImageHealthcheck, LayerStatus, NodeCounts, Progress, PullFailure
 from .image import Attempt, ImagePlan
 from .image_source import source_text
 
