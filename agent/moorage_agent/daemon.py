@@ -14,10 +14,11 @@ from moorage_agent.apply import ApplyLoop
 from moorage_agent.clock import clock_of
 from moorage_agent.contact import Contact
 from moorage_agent.desk import OperatorDesk
-from moorage_agent.engine import Images, Pull, Runtime
+from moorage_agent.engine import Images, Pull, Resolve, Runtime
 from moorage_agent.execute import Executor
 from moorage_agent.facts import host_facts
 from moorage_agent.journal import rotate
+from moorage_agent.leftovers import Leftovers, nearly_full
 from moorage_agent.paths import Paths
 from moorage_agent.prober import Prober
 from moorage_agent.pulls import Puller
@@ -39,12 +40,13 @@ SETTLE_S = 10.0
 class Daemon:
     """One per process. `values` is made by the caller, after the secrets' tmpfs was mounted."""
 
-    def __init__(self, paths: Paths, *, runtime: Runtime, images: Images, pull: Pull, values: ValueStore) -> None:
+    def __init__(self, paths: Paths, *, runtime: Runtime, images: Images, pull: Pull, resolve: Resolve, values: ValueStore) -> None:
         clock = clock_of(paths)
         self._paths, self._runtime, self._images, self._clock = paths, runtime, images, clock
         self._store, host = TaskStore(paths), HostState(paths)
         self._host_id = host.host_id()
         self._ended = asyncio.Event()
+        self._leftovers = Leftovers()
         world = self._world = World(values)
         self._reporter = Reporter(world, clock)
         self._prober = Prober(world, runtime, clock=clock, verdict=self._on_verdict)
@@ -55,11 +57,11 @@ class Daemon:
         self.desk = OperatorDesk(
             world,
             host,
-            paths=paths,
             reporter=self._reporter,
             contact=self._contact,
             taken=self._take,
             arrived=self._on_value,
+            resolve=lambda source: resolve(source, values.get, images),
             remove_all=self._remove_all,
             end=self._ended.set,
         )
@@ -78,8 +80,7 @@ class Daemon:
         held = self.desk.held_document()
         if held is not None:
             self._world.adopt_document(*held)
-        self._puller.look({state.spec.image.digest for state in self._world.tasks.values() if state.spec})
-        self._puller.look(image.digest for image in self._world.wished_images())
+        self._puller.look(image.digest for image in self._images.images())
 
     async def run(self) -> None:
         """Apply, listen to exits and keep house until retired or uninstalled. Raises what made a part fail: start a daemon anew."""
@@ -160,7 +161,7 @@ class Daemon:
         executor = asyncio.get_running_loop().run_in_executor
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            for container in await executor(None, self._runtime.observe):
+            for container in self._runtime.observe():
                 self._see(container)
             self._touch_all()
             self.desk.ask(self._world.values.missing(self._world.keys_in_use()), again=True)
@@ -173,6 +174,11 @@ class Daemon:
         gone = self._world.values.sweep(keys, (), older_than_s=SWEEP_AGE_S)
         if gone:
             log.info("swept values nobody refers to", extra={"fields": {"count": len(gone)}})
+        keep = self._leftovers.keep(self._world, self._clock().boot, disk_is_full=nearly_full(self._paths.images))
+        if keep is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._images.sweep, keep)
+            for digest in [digest for digest, image in self._world.images.items() if image.state == "Ready" and digest not in keep]:
+                self._puller.forget(digest)
 
     def _want_images(self) -> None:
         now, document = self._clock(), self._world.document

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from moorage_agent import ownership
 from moorage_agent.contact import Contact
 from moorage_agent.errors import ImageError, Refused
 from moorage_agent.intake import Intake
-from moorage_agent.paths import Paths
 from moorage_agent.protocol import PROTOCOL, ImageSource, NodeReport, NodeSpec, ResolvedImage, to_wire
 from moorage_agent.report import Reporter
-from moorage_agent.resolving import resolve_in_child
 from moorage_agent.session import Session
 from moorage_agent.state import HostState
 from moorage_agent.values import source_keys
@@ -28,23 +26,24 @@ VALUES_WITHIN_S = 60.0
 
 
 class OperatorDesk:
-    """`taken` gets the uids a new document touches; `arrived` a key whose value, or its absence, was told; `end` ends the daemon."""
+    """`taken` gets the uids a new document touches; `arrived` a key whose value, or its absence, was told; `resolve` blocks."""
 
     def __init__(
         self,
         world: World,
         host: HostState,
         *,
-        paths: Paths,
         reporter: Reporter,
         contact: Contact,
         taken: Callable[[set[str]], None],
         arrived: Callable[[str], None],
-        remove_all: Callable[[], Any],
+        resolve: Callable[[ImageSource], ResolvedImage],
+        remove_all: Callable[[], Awaitable[None]],
         end: Callable[[], None],
     ) -> None:
-        self._world, self._host, self._paths, self._reporter, self._contact = world, host, paths, reporter, contact
-        self._taken, self._arrived, self._remove_all, self._end = taken, arrived, remove_all, end
+        self._world, self._host, self._reporter, self._contact = world, host, reporter, contact
+        self._taken, self._arrived, self._end = taken, arrived, end
+        self._resolve, self._remove_all = resolve, remove_all
         self._binding = host.binding()
         self._intake = Intake()
         self._session: Session | None = None
@@ -127,7 +126,7 @@ class OperatorDesk:
     async def resolve(self, source: ImageSource) -> ResolvedImage:
         keys = source_keys(source)
         await self._have(keys)
-        return await resolve_in_child(source, {key: self._world.values.get(key) for key in keys}, self._paths)
+        return await asyncio.get_running_loop().run_in_executor(None, self._resolve, source)
 
     async def uninstall(self) -> None:
         assert self._world.document is not None or not self._world.tasks

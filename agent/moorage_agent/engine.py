@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from moorage_agent.images.store import Image
-from moorage_agent.protocol import Feature, ImageSpec
+from moorage_agent.protocol import Feature, ImageSource, ImageSpec, ResolvedImage
 from moorage_agent.runtime.launch import Launch
 from moorage_agent.runtime.runtime import ContainerState, ExecResult, Started
 
@@ -40,11 +40,19 @@ class Images(Protocol):
 
     def get(self, digest: str) -> Image | None: ...
 
+    def images(self) -> tuple[Image, ...]: ...
+
     def sweep(self, keep: Collection[str]) -> object: ...
 
 
+class Resolve(Protocol):
+    """images.pull_process.resolve_apart: blocks, raises ImageError."""
+
+    def __call__(self, source: ImageSource, values: Callable[[str], bytes], store: Any) -> ResolvedImage: ...
+
+
 class Pull(Protocol):
-    """images.pull.pull_apart: blocks, raises ImageError or Interrupted."""
+    """images.pull_process.pull_apart: blocks, raises ImageError or Interrupted."""
 
     def __call__(
         self, spec: ImageSpec, values: Callable[[str], bytes], store: Any, progress: Callable[[int, int], None], *, cancellation: Any

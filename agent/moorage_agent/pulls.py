@@ -75,7 +75,12 @@ class Puller:
         """Something new wants these images: a failure of before is no answer to it."""
         for digest in digests:
             if self._world.images.get(digest, ImageView()).state == "Failed":
-                self._forget(digest)
+                self.forget(digest)
+
+    def forget(self, digest: str) -> None:
+        """Nothing is known of this image any more."""
+        self._world.images.pop(digest, None)
+        self._changed(digest)
 
     async def close(self) -> None:
         pulls = list(self._pulls.values())
@@ -99,7 +104,7 @@ class Puller:
                 )
             self._have(image)
         except Interrupted:
-            self._forget(spec.digest)
+            self.forget(spec.digest)
         except (AgentError, OSError) as error:
             self._failed(spec.digest, error)
         except Exception as error:
@@ -140,8 +145,4 @@ class Puller:
 
     def _set(self, digest: str, view: ImageView) -> None:
         self._world.images[digest] = view
-        self._changed(digest)
-
-    def _forget(self, digest: str) -> None:
-        self._world.images.pop(digest, None)
         self._changed(digest)

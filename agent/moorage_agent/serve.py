@@ -21,7 +21,7 @@ import logging  # noqa: E402
 from moorage_agent import journal  # noqa: E402
 from moorage_agent.daemon import Daemon  # noqa: E402
 from moorage_agent.errors import AgentError  # noqa: E402
-from moorage_agent.images.pull import pull_apart  # noqa: E402
+from moorage_agent.images.pull_process import pull_apart, resolve_apart  # noqa: E402
 from moorage_agent.images.store import ImageStore  # noqa: E402
 from moorage_agent.paths import Paths  # noqa: E402
 from moorage_agent.runtime.runtime import Runtime  # noqa: E402
@@ -75,7 +75,7 @@ async def _serve(paths: Paths, ready_fd: int | None) -> None:
     images.recover()
     values = ValueStore(paths)
     values.make()
-    daemon = Daemon(paths, runtime=runtime, images=images, pull=pull_apart, values=values)
+    daemon = Daemon(paths, runtime=runtime, images=images, pull=pull_apart, resolve=resolve_apart, values=values)
     daemon.recover()
     gc.collect()
     gc.freeze()

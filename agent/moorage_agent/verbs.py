@@ -50,12 +50,6 @@ def _serve(paths: Paths, given: argparse.Namespace) -> int:
     return serve(paths, ready_fd=given.ready_fd)
 
 
-def _resolve(paths: Paths, _: argparse.Namespace) -> int:
-    from moorage_agent.resolving import resolve_for_parent
-
-    return resolve_for_parent(paths)
-
-
 def _plan(paths: Paths, given: argparse.Namespace) -> int:
     from moorage_agent.planning import plan
 
@@ -108,7 +102,6 @@ def _uninstall(paths: Paths, given: argparse.Namespace) -> int:
 VERBS: dict[str, Callable[[Paths, argparse.Namespace], int]] = {
     "dial": _dial,
     "serve": _serve,
-    "resolve": _resolve,
     "plan": _plan,
     "report": _report,
     "ps": _ps,

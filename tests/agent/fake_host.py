@@ -161,6 +161,9 @@ class FakeImages:
     def get(self, digest: str) -> Image | None:
         return self.held.get(digest)
 
+    def images(self) -> tuple[Image, ...]:
+        return tuple(self.held.values())
+
     def sweep(self, keep: Collection[str]) -> object:
         self.held = {digest: image for digest, image in self.held.items() if digest in keep}
         return None
