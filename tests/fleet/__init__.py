@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tests.fleet.bare_host import BareHost
     from tests.fleet.bridge import Bridge
+    from tests.fleet.own_kernel.kernel_host import KernelHost
     from tests.fleet.spec import HostSpec
 
-__all__ = ["BareHost", "Bridge", "HostSpec"]
+__all__ = ["BareHost", "Bridge", "HostSpec", "KernelHost"]
 
-_HOMES = {"BareHost": "bare_host", "Bridge": "bridge", "HostSpec": "spec"}
+_HOMES = {"BareHost": "bare_host", "Bridge": "bridge", "HostSpec": "spec", "KernelHost": "own_kernel.kernel_host"}
 
 
 def __getattr__(name: str) -> Any:

@@ -70,7 +70,7 @@ class BareHost:
 
     def kill(self) -> None:
         """As if the power went: every process ends at once. What was written to the disk is there, synced or not."""
-        self.cable.unplug()  # its network namespace lingers a moment after its last process
+        self.cable.unplug()
         cgroups.destroy(self.group)
         if self._init is not None:
             self._init.kill()

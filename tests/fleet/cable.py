@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import sys
-import time
 from pathlib import Path
 
 from tests.fleet import links
 from tests.fleet.wire import Conditions
 from tests.machine.process import Server
+from tests.machine.waiting import eventually
 
+OFFLOAD = Path(__file__).parent / "own_kernel/offload.py"
 WIRE = Path(__file__).with_name("wire.py")
 
 
@@ -30,21 +32,36 @@ class Cable:
         """The name of the bridge's end. New at each boot: the old one vanishes with the host's network namespace, a little later."""
         return f"v{self._number}.{self._plugged}"
 
+    @property
+    def card(self) -> str:
+        """The address of the host's network card. It outlives reboots: neighbours would go on speaking to the old one for a while."""
+        return f"02:00:00:00:00:{self._number:02x}"
+
+    def plug_in_raw(self, peer: str) -> None:
+        """For a host that is a process: its end is the link `peer` beside the bridge, for a raw socket."""
+        self._plugged += 1
+        links.configure(
+            f"link add {self.link} type veth peer name {peer}\nlink set {peer} addrgenmode none up\n"
+            f"link set {self.link} addrgenmode none master br0 up",
+            within=self._hub,
+        )
+        for name in (self.link, peer):
+            subprocess.run([*links.entering(self._hub), sys.executable, "-I", "-S", OFFLOAD, name], check=True)
+
     def plug_in(self, host: int, address: str, gateway: str) -> None:
         """`host` is a process in its network namespace, `address` has its prefix length."""
         self._plugged += 1
-        # The address of a network card outlives reboots: neighbours would go on speaking to the old one for a while.
-        card = f"02:00:00:00:00:{self._number:02x}"
         links.configure(
-            f"link add {self.link} type veth peer name eth0 address {card} netns {host}\n"
+            f"link add {self.link} type veth peer name eth0 address {self.card} netns {host}\n"
             f"link set {self.link} addrgenmode none master br0 up",
             within=self._hub,
         )
         links.configure(f"link set lo up\naddress add {address} dev eth0\nlink set eth0 up\nroute add default via {gateway}", within=host)
 
     def unplug(self) -> None:
+        """Both ends are gone, if the host has not removed its own already."""
         self.remove_wire()
-        self.cut()
+        links.configure(f"link delete {self.link}", within=self._hub, check=False)
 
     def cut(self) -> None:
         links.configure(f"link set {self.link} down", within=self._hub)
@@ -65,9 +82,14 @@ class Cable:
         )
         options = json.dumps(dataclasses.asdict(conditions))
         command: list[str | Path] = [*links.entering(self._hub), sys.executable, "-I", "-S", WIRE, self.link, far, options]
-        self._wire = Server(command, log=self._log)
-        time.sleep(0.1)
-        assert self._wire.running, f"the spoilt cable of {self.link} ended: {self._wire.log()[-500:]}"
+        self._log.unlink(missing_ok=True)
+        self._wire = wire = Server(command, log=self._log)
+
+        def carries() -> bool:
+            assert wire.running, f"the spoilt cable of {self.link} ended: {wire.log()[-500:]}"
+            return "ready" in wire.log()
+
+        eventually("the spoilt cable carries", carries)
 
     def remove_wire(self) -> None:
         if self._wire is not None:

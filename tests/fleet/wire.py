@@ -35,6 +35,7 @@ class Conditions:
 
 def main() -> None:
     inner, outer = (open_link(name) for name in sys.argv[1:3])
+    print("ready", flush=True)
     carry(inner, outer, Conditions(**json.loads(sys.argv[3])), random.Random(0))
 
 
