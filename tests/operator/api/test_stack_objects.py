@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from moorage_operator.api import Service, Stack
 from moorage_operator.plan.stack import CreateService, PatchService, StackPlan, plan_stack
+from moorage_operator.plan.stack_status import stack_status
 
 from tests.machine.waiting import eventually
 from tests.operator.api.door import Door
@@ -28,8 +30,26 @@ class Swarm:
         self._door.plane.apply(self._manifest({"services": list(services), **spec}))
 
     @property
+    def stack(self) -> Stack:
+        return Stack.parse(self._get(f"{self._door.path('Stack')}/{self._name}"))
+
+    @property
     def plan(self) -> StackPlan:
-        return plan_stack(Stack.parse(self._get(f"{self._door.path('Stack')}/{self._name}")), self.services)
+        return plan_stack(self.stack, self.services)
+
+    def report(self) -> None:
+        status = stack_status(self.stack, self.services, self.plan, now=datetime.now(UTC)).canonical()
+        path = f"{self._door.path('Stack')}/{self._name}/status?fieldValidation=Strict"
+        answer = self._door.plane.request("PATCH", path, {"status": status}, content_type=MERGE)
+        assert answer.ok, answer.body
+
+    def tell_ready(self, service: str) -> None:
+        """What the Service's reconciler would write."""
+        generation = next(one for one in self.services if one.metadata.name == f"{self._name}-{service}").metadata.generation
+        ready = {"type": "Ready", "status": "True", "reason": "TasksReady", "observedGeneration": generation}
+        path = f"{self._door.path('Service')}/{self._name}-{service}/status"
+        status = {"observedGeneration": generation, "replicasReady": "1/1", "conditions": [ready]}
+        assert self._door.plane.request("PATCH", path, {"status": status}, content_type=MERGE).ok
 
     @property
     def services(self) -> list[Service]:
@@ -136,6 +156,25 @@ def test_a_service_of_somebody_else_is_left_alone(swarm: Callable[[str], Swarm],
         assert shop.spec("web")["task"] == {"image": "other:1"}
     finally:
         door.delete(theirs)
+
+
+def test_kubectl_waits_for_a_stack_and_shows_it(swarm: Callable[[str], Swarm], door: Door) -> None:
+    def get(*columns: str) -> list[str]:
+        rows = door.plane.kubectl("-n", door.namespace, "get", "sstk", "shown").stdout.splitlines()
+        return [row.split()[rows[0].split().index(column)] for row in rows[1:] for column in columns]
+
+    shop = swarm("shown")
+    shop.wish(entry("web"), entry("db"))
+    shop.settle()
+    shop.tell_ready("web")
+    shop.report()
+    assert get("SERVICES", "READY") == ["1/2", "Unknown"]
+    shop.tell_ready("db")
+    shop.report()
+    assert get("SERVICES", "READY") == ["2/2", "True"]
+    door.plane.kubectl("-n", door.namespace, "wait", "--for=condition=Ready", "sstk/shown", "--timeout=5s")
+    shop.wish(entry("web"), entry("db", image="app:2"))
+    assert door.plane.kubectl("-n", door.namespace, "wait", "--for=condition=Ready", "sstk/shown", "--timeout=1s", check=False).returncode
 
 
 def test_the_cluster_removes_the_services_of_a_stack_that_is_gone(swarm: Callable[[str], Swarm], door: Door) -> None:
