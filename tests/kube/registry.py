@@ -45,9 +45,17 @@ class Registry:
     tls: it speaks HTTPS with this pair; plain HTTP otherwise. A registry once stopped is started again with what it held.
     """
 
-    def __init__(self, *, address: str | None = None, login: Login | None = None, tokens: bool = False, tls: KeyPair | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        address: str | None = None,
+        port: int | None = None,
+        login: Login | None = None,
+        tokens: bool = False,
+        tls: KeyPair | None = None,
+    ) -> None:
         self.address = address or own_loopback()
-        self.port = free_port(self.address)
+        self.port = port or free_port(self.address)
         self.host = f"{self.address}:{self.port}"
         self.login = login
         self.tls = tls
