@@ -6,6 +6,7 @@ would be one too many. Many nodes falling silent at once are more likely our los
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -112,7 +113,7 @@ def _unknown_since(node: Node) -> datetime | None:
 
 def _mass(fallen: Iterable[datetime], *, among: int) -> str:
     times = sorted(fallen)
-    together = max((sum(start <= time <= start + MASS_WINDOW for time in times) for start in times), default=0)
+    together = max((bisect_right(times, start + MASS_WINDOW) - first for first, start in enumerate(times)), default=0)
     if together < MASS_LEAST or together <= MASS_SHARE * among:
         return ""
     return (
