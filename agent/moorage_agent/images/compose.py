@@ -1,7 +1,8 @@
 """What independent unpacking cannot know: the few places where a layer's meaning depends on the layers below it.
 
-A directory which a layer's tar never mentions but puts files in has the attributes it has below (else /tmp would turn from 1777 to 0755),
-and a hard link may lead to a file below. Both are made good by one small layer on top of the image, which most images do not need.
+A directory which a layer's tar never mentions but puts files in has the attributes it has below (else /tmp would turn from 1777 to 0755).
+A hard link may lead to a file below. And whiteouts are listed by readdir(3) as what they are in a directory that no other layer has: it
+must have a second one to be merged with. All three are made good by one small layer on top of the image, which most images do not need.
 A symbolic link hidden by such a directory stays hidden, as with docker and containerd: it is only reported.
 """
 
@@ -66,7 +67,7 @@ def plan_mending(stack: Sequence[Stacked]) -> Mending:
     """What the image of these layers, topmost first, needs on top. Only reads."""
     merged = Merged([stacked.fs for stacked in stack])
     try:
-        wrong = dict(_wrong_directories(stack, merged))
+        wrong = {**dict(_wrong_directories(stack, merged)), **dict(_ghostly_directories(stack, merged))}
         links = tuple(_open_links(stack, merged))
         for path in [*wrong, *(path for path, _, _ in links)]:
             for above in _ancestors(path):
@@ -104,10 +105,24 @@ def _wrong_directories(stack: Sequence[Stacked], merged: Merged) -> list[tuple[b
     return wrong
 
 
+def _ghostly_directories(stack: Sequence[Stacked], merged: Merged) -> list[tuple[bytes, Attributes]]:
+    """Directories with whiteouts that are in one layer only."""
+    ghostly = []
+    for path in sorted({as_bytes(path) for stacked in stack for path in stacked.layer.deleting} - {b""}):
+        found = merged.directories(path)
+        if len(found) == 1 and _sorted_has(stack[found[0].layer].layer.deleting, as_text(path)):
+            shown = _attributes(found[0].fd)
+            ghostly.append((path, _right(stack, merged, path) or shown))
+    return ghostly
+
+
 def _right(stack: Sequence[Stacked], merged: Merged, path: bytes) -> Attributes | None:
-    """Of the topmost layer with an entry for the directory `path`; None when no visible layer has one."""
+    """Of the topmost layer with an entry for the directory `path`; None when there is none.
+
+    A directory that is implicit and opaque was emptied by its layer, not replaced: its attributes are still those from below.
+    """
     text = as_text(path)
-    for found in merged.directories(path):
+    for found in merged.candidates(path):
         if not _sorted_has(stack[found.layer].layer.implicit, text):
             return _attributes(found.fd)
     return None

@@ -12,7 +12,7 @@ class Layer:
     """`size`: bytes of its files. Paths are text with surrogates for bytes that are no UTF-8.
 
     `implicit`: directories no entry spoke of; theirs are the attributes of the layers below. `pending`: hard links (path, target) whose
-    target must be in a layer below. `opaque_root`: nothing below this layer is to be seen.
+    target must be in a layer below. `deleting`: directories that hold whiteouts. `opaque_root`: nothing below this layer is to be seen.
     """
 
     diff_id: str
@@ -20,6 +20,7 @@ class Layer:
     entries: int
     implicit: tuple[str, ...] = ()
     pending: tuple[tuple[str, str], ...] = ()
+    deleting: tuple[str, ...] = ()
     opaque_root: bool = False
     warnings: tuple[str, ...] = ()
 
@@ -32,6 +33,7 @@ class Layer:
         said = json.loads(data)
         said["implicit"] = tuple(said["implicit"])
         said["pending"] = tuple((path, target) for path, target in said["pending"])
+        said["deleting"] = tuple(said["deleting"])
         said["warnings"] = tuple(said["warnings"])
         return Layer(**said)
 

@@ -43,6 +43,16 @@ class Merged:
             self._forget()
         return self._directories(path)
 
+    def candidates(self, path: bytes) -> tuple[Found, ...]:
+        """As `directories`, but also what an opaque directory of the same path hides. Valid until the next call."""
+        if not path:
+            return self.directories(path)
+        directory, _, name = path.rpartition(b"/")
+        key = path + b"/"
+        if key not in self._known:
+            self._known[key] = tuple(_merging(self.directories(directory), name, beyond_opaque=True))
+        return self._known[key]
+
     def lookup(self, path: bytes) -> tuple[Found, os.stat_result] | None:
         """The topmost thing at `path`, in its layer's directory; None where there is nothing or a whiteout."""
         directory, _, name = path.rpartition(b"/")
@@ -64,7 +74,7 @@ class Merged:
                 os.close(found.fd)
 
 
-def _merging(parents: Sequence[Found], name: bytes) -> list[Found]:
+def _merging(parents: Sequence[Found], name: bytes, *, beyond_opaque: bool = False) -> list[Found]:
     merging = []
     for parent in parents:
         try:
@@ -76,7 +86,7 @@ def _merging(parents: Sequence[Found], name: bytes) -> list[Found]:
                 break
             raise
         merging.append(Found(parent.layer, fd))
-        if is_opaque(fd):
+        if not beyond_opaque and is_opaque(fd):
             break
     return merging
 

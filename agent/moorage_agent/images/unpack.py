@@ -73,6 +73,7 @@ class _Unpacker:
             entries=self._entries,
             implicit=tuple(sorted(map(as_text, self._tree.made))),
             pending=tuple(sorted((as_text(path), as_text(target)) for path, target in self._pending.items())),
+            deleting=tuple(sorted({as_text(path.rpartition(b"/")[0]) for path in self._whiteouts})),
             opaque_root=b"" in self._tree.opaque,
             warnings=tuple(sorted(self._warnings)),
         )
@@ -228,15 +229,15 @@ class _Unpacker:
 
     def _drop_hidden_whiteouts(self) -> None:
         """Inside an opaque directory a whiteout hides nothing, and readdir(3) of a merged directory would show it."""
-        for path in self._whiteouts if self._tree.opaque else ():
-            if not self._below_opaque(path):
-                continue
+        hidden = {path for path in self._whiteouts if self._below_opaque(path)} if self._tree.opaque else set()
+        for path in hidden:
             self._tree.trim()
             directory, _, name = path.rpartition(b"/")
             place = self._tree.existing(directory)
             there = self._tree.lstat(place, name) if place else None
             if place is not None and there is not None and is_whiteout(there):
                 os.unlink(name, dir_fd=place.fd)
+        self._whiteouts -= hidden
 
     def _below_opaque(self, path: bytes) -> bool:
         while path:
