@@ -14,6 +14,7 @@ run/secrets/             a tmpfs the agent mounts itself
 from __future__ import annotations
 
 import os
+import zlib
 
 from moorage_agent.errors import InvalidTask
 
@@ -34,6 +35,11 @@ class Paths:
     def standard(self) -> bool:
         """True for the one agent of a host, false for those of tests beside it."""
         return (self.root, self.run) == ("/var/lib/moorage", "/run/moorage")
+
+    @property
+    def cgroup_root(self) -> str:
+        """The name of this agent's directory in every cgroup hierarchy."""
+        return "moorage" if self.standard else f"moorage-{zlib.crc32(self.run.encode()):08x}"
 
     @property
     def tasks(self) -> str:

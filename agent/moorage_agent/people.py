@@ -59,7 +59,7 @@ def diagnosis(paths: Paths) -> tuple[list[str], bool]:
     from moorage_agent.features import missing
     from moorage_agent.runtime.runtime import Runtime
 
-    runtime = Runtime(paths)
+    runtime = Runtime(paths, cgroup_root=paths.cgroup_root)
     facts = host_facts(paths, "", runtime.features())
     runtime.close()
     lines = [f"{facts.os}, kernel {facts.kernel}, {facts.arch}, Python {facts.python}, cgroup {facts.cgroup}"]

@@ -46,7 +46,7 @@ def observed_world(paths: Paths) -> World:
         world.tasks[uid] = state
         if spec is not None:
             world.remember(state, spec)
-    runtime = Runtime(paths)
+    runtime = Runtime(paths, cgroup_root=paths.cgroup_root)
     for container in runtime.observe():
         state = world.tasks.setdefault(container.uid, TaskState(container.uid))
         state.seen = Seen(container.run, container.pid, container.started_at, container.exit)

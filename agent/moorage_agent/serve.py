@@ -70,7 +70,7 @@ def hold_lock(paths: Paths) -> TextIO:
 
 async def _serve(paths: Paths, ready_fd: int | None) -> None:
     mount_secrets(paths)  # before the zygote: its mount namespace is a copy of ours
-    runtime, images = Runtime(paths), ImageStore(paths)
+    runtime, images = Runtime(paths, cgroup_root=paths.cgroup_root), ImageStore(paths)
     await runtime.ensure_zygote()
     images.recover()
     values = ValueStore(paths)

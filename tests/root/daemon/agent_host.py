@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -76,6 +77,34 @@ class AgentHost:
         self._daemon.wait(30)
         self._daemon = None
 
+    def power_cut(self) -> None:
+        """Everything of this agent stops at one moment and dies unheard; memory is lost, the disk stays, the next boot is another."""
+        ours = self._processes()
+        for signum in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in ours:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signum)
+        assert self._daemon is not None
+        self._daemon.wait(30)
+        self._daemon = None
+        deadline = time.monotonic() + WITHIN_S
+        while self._processes():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        subprocess.run(["umount", "-l", self.paths.secrets], check=True)
+        shutil.rmtree(self.paths.run)
+        self.boot_file.write_text(f"{uuid.uuid4()}\n")
+
+    def _processes(self) -> list[int]:
+        """The daemon, zygote and shims (their arguments name our directories), and all in cgroups of this agent."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                ours = f"/{self.paths.cgroup_root}" in _text(pid, "cgroup") or f"{self.paths.run}\0" in _text(pid, "cmdline")
+                if ours and not _text(pid, "stat").rpartition(")")[2].startswith(" Z"):
+                    found.append(int(pid))
+        return found
+
     def connect(self, **claim: Any) -> Operator:
         operator = Operator(self.paths.agent_socket, **claim)
         self._operators.append(operator)
@@ -114,6 +143,10 @@ class AgentHost:
         assert left == []
         assert not os.path.exists(self.paths.run)
         shutil.rmtree(self.paths.root, ignore_errors=True)
+
+
+def _text(pid: str, name: str) -> str:
+    return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
 
 
 class Operator:

@@ -1,24 +1,290 @@
 from __future__ import annotations
 
+import dataclasses
 import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from moorage_agent.protocol import Container, DataFile, EnvVar, Healthcheck, Mount, Restart
 
-from tests.root.daemon.agent_host import AgentHost
+from tests.root.daemon.agent_host import AgentHost, Operator
 
 pytestmark = pytest.mark.root
 
+SLEEP = ("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done")
 
-def test_a_container_runs_from_a_document(host: AgentHost) -> None:
+
+def alive(pid: int | None) -> bool:
+    return pid is not None and os.path.exists(f"/proc/{pid}")
+
+
+def test_a_container_runs_from_a_document_and_goes_with_it(host: AgentHost) -> None:
     host.start()
     operator = host.connect()
-    task = host.task(operator, "sh", "-c", "echo hello from $HOSTNAME; exec sleep 1000")
+    task = host.task(operator, "sh", "-c", f"echo hello from $HOSTNAME; {SLEEP[2]}")
+    operator.push(task)
+    operator.wait_state("Running", task)
+    pid = operator.tasks[task.uid].pid
+    assert alive(pid)
+    eventually(lambda: "hello from web-1-" in host.lines(task.uid))
+    operator.push()
+    operator.wait("removal", lambda: task.uid in operator.removed)
+    assert not alive(pid)
+    assert not os.path.exists(host.paths.task(task.uid))
+
+
+def test_the_same_document_again_changes_nothing(host: AgentHost) -> None:
+    host.start()
+    operator = host.connect()
+    tasks = [host.task(operator, *SLEEP) for _ in range(3)]
+    operator.push(*tasks)
+    operator.wait_state("Running", *tasks)
+    pids = {uid: report.pid for uid, report in operator.tasks.items()}
+    operator.push(*reversed(tasks))
+    operator.push(*tasks)
+    host.kill()
+    host.start()
+    operator = host.connect()
+    operator.push(*tasks)
+    operator.wait_state("Running", *tasks)
+    assert {uid: report.pid for uid, report in operator.tasks.items()} == pids
+    assert all(report.restarts == 0 for report in operator.tasks.values())
+
+
+def test_thirty_tasks_start_and_stop(host: AgentHost) -> None:
+    host.start()
+    operator = host.connect()
+    tasks = [host.task(operator, *SLEEP) for _ in range(30)]
+    operator.push(*tasks)
+    operator.wait_state("Running", *tasks)
+    assert len({report.pid for report in operator.tasks.values()}) == 30
+    operator.push()
+    operator.wait("all gone", lambda: len(operator.removed) == 30)
+
+
+def test_exits_are_noted_and_restarted_while_no_operator_is_there(host: AgentHost) -> None:
+    host.start()
+    operator = host.connect()
+    task = host.task(operator, container=Container(command=("sh", "-c", "exit 7"), restart=Restart(delay_s=0.2, max_attempts=3)))
+    operator.push(task)
+    operator.close()
+    time.sleep(3)
+    operator = host.connect()
+    operator.wait_state("Failed", task)
+    report = operator.tasks[task.uid]
+    assert (report.restarts, report.exit_code, report.reason) == (3, 7, "MaxAttempts")
+    assert [ended.code for ended in report.last_exits] == [7, 7, 7, 7]
+
+
+def test_an_exit_while_the_daemon_was_dead_is_noted_once_by_the_next(host: AgentHost) -> None:
+    host.start()
+    operator = host.connect()
+    task = host.task(operator, *SLEEP)
     operator.push(task)
     operator.wait_state("Running", task)
     pid = operator.tasks[task.uid].pid
     assert pid is not None
-    assert os.path.exists(f"/proc/{pid}")
+    host.kill()
+    os.kill(pid, signal.SIGKILL)
+    host.start()
+    operator = host.connect()
+    operator.wait(
+        "restart", lambda: operator.tasks.get(task.uid) and operator.tasks[task.uid].restarts == 1 and operator.state(task) == "Running"
+    )
+    assert [ended.code for ended in operator.tasks[task.uid].last_exits] == [137]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_daemon_that_is_killed_again_and_again_reaches_the_wish(host: AgentHost, seed: int) -> None:
+    chance = random.Random(seed)
+    host.start()
+    operator = host.connect()
+    tasks = [host.task(operator, *SLEEP, grace_s=1.0) for _ in range(8)]
+    wished = tasks
+    for _ in range(6):
+        wished = chance.sample(tasks, chance.randrange(2, 8))
+        operator.push(*wished)
+        time.sleep(chance.choice([0.0, 0.01, 0.03, 0.1, 0.3]))
+        operator.close()
+        host.kill()
+        host.start()
+        operator = host.connect()
+    operator.wait_state("Running", *wished)
+    operator.wait("nothing else", lambda: set(operator.tasks) == {task.uid for task in wished})
+    running = [report.pid for report in operator.tasks.values()]
+    assert len(set(running)) == len(wished)
+    assert set(os.listdir(host.paths.tasks)) == {task.uid for task in wished}
+
+
+def test_after_a_reboot_the_stored_document_runs_again_without_an_operator(host: AgentHost) -> None:
+    host.start()
+    operator = host.connect()
+    task = host.task(operator, *SLEEP)
+    operator.push(task)
+    operator.wait_state("Running", task)
+    reboot(host, operator)
+    host.start()
+    operator = host.connect()
+    operator.wait_state("Running", task)
+    report = operator.tasks[task.uid]
+    assert report.restarts == 1
+    assert (report.last_exits[-1].reason, report.last_exits[-1].code) == ("HostRebooted", None)
+
+
+def test_after_a_reboot_a_task_with_secrets_waits_for_the_operator(host: AgentHost) -> None:
+    host.start()
+    operator = host.connect()
+    key = "secret/default/db/password/0123456789abcdef"
+    operator.values[key] = b"hunter2"
+    file = DataFile("/run/secrets/password", key, secret=True, mode=0o400)
+    script = "cat /run/secrets/password; echo /$PASSWORD; stat -c %a /run/secrets/password; exec sleep 1000"
+    task = host.task(
+        operator, container=Container(command=("sh", "-c", script), env=(EnvVar("PASSWORD", key=key),), files=(file,), stop_grace_s=0.1)
+    )
+    operator.push(task)
+    operator.wait_state("Running", task)
+    eventually(lambda: host.lines(task.uid).endswith(" 400\n"))
+    assert "hunter2/hunter2" in host.lines(task.uid)
+    os.remove(next(Path(host.paths.task(task.uid), "log").iterdir()))
+    assert b"hunter2" not in everything_on_disk(host)
+    reboot(host, operator)
+    host.start()
+    operator = host.connect()
+    operator.values.clear()
+    operator.wait("it says why", lambda: operator.tasks.get(task.uid) and operator.tasks[task.uid].reason == "WaitingForSecrets")
+    assert "secret/default/db/password" in operator.tasks[task.uid].message
+    operator.send({"type": "value", "key": key}, b"hunter2")
+    operator.wait_state("Running", task)
+
+
+def test_configs_volumes_and_binds_reach_the_container(host: AgentHost, tmp_path: Path) -> None:
+    host.start()
+    operator = host.connect()
+    key = "config/default/app/app.ini/0123456789abcdef"
+    operator.values[key] = b"[app]"
+    (tmp_path / "bound").mkdir()
+    script = "cat /etc/app.ini > /data/copy; stat -c %u:%g /etc/app.ini >> /data/copy; touch /bound/here; exec sleep 1000"
+    task = host.task(
+        operator,
+        container=Container(
+            command=("sh", "-c", script),
+            mounts=(Mount("/data", "volume", "default/shop/data-{{.Task.Slot}}"), Mount("/bound", "bind", str(tmp_path / "bound"))),
+            files=(DataFile("/etc/app.ini", key, secret=False, uid=7, gid=8),),
+            stop_grace_s=0.1,
+        ),
+    )
+    operator.push(task)
+    operator.wait_state("Running", task)
+    copy = Path(host.paths.volume("default/shop/data-1"), "copy")
+    eventually(lambda: copy.exists() and copy.read_text() == "[app]7:8\n")
+    assert (tmp_path / "bound/here").exists()
     operator.push()
     operator.wait("removal", lambda: task.uid in operator.removed)
-    assert not os.path.exists(f"/proc/{pid}")
-    assert not os.path.exists(host.paths.task(task.uid))
+    assert copy.exists()
+
+
+@pytest.mark.parametrize(
+    ("container", "reason", "says"),
+    [
+        (Container(command=("no-such-program",)), "CommandNotFound", "no-such-program"),
+        (Container(command=("/etc/passwd",)), "CommandNotExecutable", "/etc/passwd"),
+        (Container(command=("true",), mounts=(Mount("/x", "bind", "/no/such/path"),)), "BindSourceMissing", "/no/such/path"),
+        (Container(command=("true",), env=(EnvVar("A", "{{.Task.ID}}"),)), "InvalidTemplate", "{{.Task.ID}}"),
+        (Container(command=("true",), stop_signal="SIGNOPE"), "InvalidSignal", "SIGNOPE"),
+    ],
+)
+def test_what_can_never_start_is_rejected_with_the_reason(host: AgentHost, container: Container, reason: str, says: str) -> None:
+    host.start()
+    operator = host.connect()
+    task = host.task(operator, container=container)
+    operator.push(task)
+    operator.wait_state("Rejected", task)
+    report = operator.tasks[task.uid]
+    assert report.reason == reason
+    assert says in report.message
+
+
+def test_stop_first_on_one_host_never_runs_both(host: AgentHost) -> None:
+    host.start()
+    operator = host.connect()
+    old = host.task(operator, *SLEEP)
+    operator.push(old)
+    operator.wait_state("Running", old)
+    new = host.task(operator, *SLEEP, replaces=old.uid, desired_state="Ready")
+    operator.push(old, new)
+    operator.wait_state("Ready", new)
+    assert operator.state(old) == "Running"
+    operator.push(old, dataclasses.replace(new, desired_state="Running"))
+    operator.wait_state("Running", new)
+    assert operator.state(old) == "Complete"
+    ended = operator.tasks[old.uid].last_exits[-1].at
+    started = operator.tasks[new.uid].started_at
+    assert started is not None
+    assert started >= ended
+
+
+def test_health_decides_between_starting_and_running(host: AgentHost) -> None:
+    host.start()
+    operator = host.connect()
+    check = Healthcheck(exec=("test", "-e", "/tmp/well"), interval_s=0.4, retries=2, start_interval_s=0.2)
+    script = "mkdir -p /tmp; sleep 1; touch /tmp/well; sleep 2; rm /tmp/well; exec sleep 1000"
+    task = host.task(operator, container=Container(command=("sh", "-c", script), healthcheck=check, stop_grace_s=0.1))
+    task = dataclasses.replace(
+        task, container=dataclasses.replace(task.container, healthcheck=dataclasses.replace(check, start_period_s=5.0))
+    )
+    operator.push(task)
+    operator.wait_state("Starting", task)
+    operator.wait_state("Running", task)
+    operator.wait("the failure", lambda: operator.tasks[task.uid].restarts == 1)
+    assert operator.tasks[task.uid].last_exits[-1].reason == "Unhealthy"
+    assert [report.state for report in operator.history if report.uid == task.uid][:1] != ["Running"]
+
+
+@pytest.mark.parametrize(
+    "check", [Healthcheck(http_port=8080, http_path="/index.html", interval_s=5.0), Healthcheck(tcp_port=8080, interval_s=5.0)]
+)
+def test_network_probes_reach_into_the_containers_own_network(host: AgentHost, check: Healthcheck) -> None:
+    host.start()
+    operator = host.connect()
+    script = "mkdir -p /www; echo ok > /www/index.html; sleep 0.5; exec httpd -f -p 127.0.0.1:8080 -h /www"
+    task = host.task(operator, container=Container(command=("sh", "-c", script), healthcheck=check, stop_grace_s=0.1))
+    operator.push(task)
+    operator.wait("Starting first", lambda: operator.state(task) == "Starting" and operator.tasks[task.uid].reason == "HealthCheck")
+    operator.wait_state("Running", task)
+    assert operator.tasks[task.uid].healthy is True
+
+
+def test_a_daemon_told_to_end_leaves_its_containers(host: AgentHost) -> None:
+    host.start()
+    operator = host.connect()
+    task = host.task(operator, *SLEEP)
+    operator.push(task)
+    operator.wait_state("Running", task)
+    pid = operator.tasks[task.uid].pid
+    host.kill(signal.SIGTERM)
+    assert alive(pid)
+    host.start()
+    operator = host.connect()
+    operator.wait_state("Running", task)
+    assert operator.tasks[task.uid].pid == pid
+
+
+def eventually(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def reboot(host: AgentHost, operator: Operator) -> None:
+    """Power cut and boot, as far as one kernel allows: everything of this agent dies at once, and the boot is another one."""
+    operator.close()
+    host.power_cut()
+
+
+def everything_on_disk(host: AgentHost) -> bytes:
+    return b"".join(path.read_bytes() for path in Path(host.paths.root).rglob("*") if path.is_file() and "images" not in path.parts)
