@@ -33,7 +33,7 @@ class RemovalStep:
 
 
 def node_removal(node: Node, contact: Contact | None, *, tasks: int, uninstalled: bool = False) -> RemovalStep | None:
-    """`tasks`: Tasks still placed there; `uninstalled`: the agent confirmed that it is gone. None for a Node that nobody deletes."""
+    """`tasks`: how many Tasks there have not ended; `uninstalled`: the agent confirmed that it is gone. None for a Node nobody deletes."""
     if node.metadata.deletion_timestamp is None:
         return None
     reason = _no_need(node, contact, uninstalled=uninstalled)

@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 import yaml
 from moorage_operator.errors import InvalidSpec
+from moorage_operator.plan import placement_pool, placement_spread
+from moorage_operator.plan.filters import Refusal, refused_by_load
+from moorage_operator.plan.fleet_view import NodeView
+from moorage_operator.plan.fleet_view_load import Load
 from moorage_operator.plan.placement import Placement, Unplaceable, check_demand, place, place_all
-from moorage_operator.plan.placement_needs import ServiceKey
+from moorage_operator.plan.placement_needs import Demand, ServiceKey
 
 from tests.operator.plan.fleets import NOON, fleet, needs
 
@@ -114,3 +118,18 @@ def test_the_fleet_is_left_as_it_was() -> None:
     before = repr(swarm)
     place_all([needs(f"web-{slot}", memory="1Gi", ports=[8000 + slot]) for slot in range(3)], swarm, now=NOON)
     assert repr(swarm) == before
+
+
+def test_a_task_looks_at_a_few_nodes_and_not_at_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = Counter[str]()
+
+    def counted(demand: Demand, node: NodeView, load: Load) -> Refusal | None:
+        looks[demand.service.name] += 1
+        return refused_by_load(demand, node, load)
+
+    for module in (placement_pool, placement_spread):
+        monkeypatch.setattr(module, "refused_by_load", counted)
+    swarm = fleet({f"n{index:03}": {"memory": "64Gi"} for index in range(300)})
+    wanted = [needs(f"s{index}-1", service=ServiceKey("shop", f"s{index}"), memory="1Gi") for index in range(600)]
+    assert "-" not in nodes_of(place_all(wanted, swarm, now=NOON))
+    assert max(looks.values()) <= 6
