@@ -33,6 +33,14 @@ class Change(NamedTuple):
     new: Obj | None
 
 
+class Sign(NamedTuple):
+    """The newest thing the cache knows: that this object was there, or gone, at this version."""
+
+    key: Key
+    version: int
+    alive: bool
+
+
 class Cache:
     """`indexes` map a name to a function that gives the values an object is found under."""
 
@@ -44,7 +52,7 @@ class Cache:
         self._index_functions = dict(indexes or {})
         self._indexes: dict[str, dict[str, dict[Key, Obj]]] = {name: {} for name in self._index_functions}
         self._listeners: list[Callable[[Change], object]] = []
-        self._newest = 0
+        self.newest: Sign | None = None
 
     def get(self, key: Key) -> Obj | None:
         return self._objects.get(key)
@@ -83,7 +91,7 @@ class Cache:
         old = self._objects.get(key)
         if (old is not None and _at_least(version_of(old), version)) or version <= self._dead.get(uid_of(obj), -1):
             return False
-        self._newest = max(self._newest, version)
+        self._note(Sign(key, version, alive=True))
         self._store(key, old, strip(obj))
         return True
 
@@ -96,6 +104,8 @@ class Cache:
         old = self._objects.get(key)
         if uid:
             self._bury(uid, version)
+        if version != FOR_GOOD:
+            self._note(Sign(key, version, alive=False))
         if old is None or (uid and uid_of(old) != uid) or version_of(old) > version:
             return False
         self._drop(key, old, version)
@@ -103,19 +113,31 @@ class Cache:
 
     def relist(self) -> Relist:
         """Begins a comparison with a full list, which may arrive in pages while other changes go on."""
-        return Relist(self, began_at=self._newest)
+        return Relist(self, began_at=self.newest.version if self.newest else 0)
 
-    def _take_listed(self, obj: Obj, listed_at: int) -> None:
-        """A list is right about everything up to its own version, even where it shows an older object: history was then set back."""
+    def _note(self, sign: Sign) -> None:
+        if self.newest is None or sign.version > self.newest.version:
+            self.newest = sign
+
+    def _take_listed(self, obj: Obj, listed_at: int) -> bool:
+        """A list is right about everything up to its own version, even where it shows an older object: history was then set back (True)."""
         key, version = key_of(obj), version_of(obj)
         held = self._objects.get(key)
         if held is not None and version < version_of(held) <= listed_at:
             self._store(key, held, strip(obj))
-        elif held is None and version <= self._dead.get(uid_of(obj), -1) <= listed_at:
+            return True
+        if held is None and version <= self._dead.get(uid_of(obj), -1) <= listed_at:
             del self._dead[uid_of(obj)]
             self._store(key, None, strip(obj))
-        else:
-            self.put(obj)
+            return True
+        self.put(obj)
+        return False
+
+    def _recall(self) -> None:
+        """The newest thing known may be one the list did not have."""
+        self.newest = None
+        for key, obj in self._objects.items():
+            self._note(Sign(key, version_of(obj), alive=True))
 
     def _store(self, key: Key, old: Obj | None, new: Obj) -> None:
         if old is not None:
@@ -169,7 +191,7 @@ class Relist:
         self._cache = cache
         self._began_at = began_at
         self._seen: set[Key] = set()
-        self._rewound = False
+        self._rewound = self._set_back = False
 
     def page(self, items: Iterable[Obj], version: str) -> None:
         """Takes one page of the list made at `version`."""
@@ -179,7 +201,7 @@ class Relist:
         self._rewound = self._rewound or 0 < listed_at < self._began_at
         for obj in items:
             self._seen.add(key_of(obj))
-            self._cache._take_listed(obj, FOR_GOOD if self._rewound else listed_at)
+            self._set_back |= self._cache._take_listed(obj, FOR_GOOD if self._rewound else listed_at)
 
     def done(self, version: str) -> list[Key]:
         """Forgets what the list lacks and returns its keys. An object newer than the list answers a write made since, and stays."""
@@ -189,8 +211,8 @@ class Relist:
         ]
         for key in gone:
             self._cache._drop(key, self._cache._objects[key], listed_at)
-        if self._rewound:
-            self._cache._newest = listed_at
+        if gone or self._set_back:
+            self._cache._recall()
         return gone
 
 

@@ -97,7 +97,8 @@ class EventRecorder:
         if wait_s > 0:
             self._clock.call_later(wait_s, lambda: self._again(said))
             return
-        await self._clock.sleep(self._limit.reserve(self._clock.monotonic()))
+        if (pace_s := self._limit.reserve(self._clock.monotonic())) > 0:
+            await self._clock.sleep(pace_s)
         await self._write(said, series)
 
     async def _write(self, said: _Said, series: _Series) -> None:

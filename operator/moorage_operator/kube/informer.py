@@ -11,7 +11,7 @@ from contextlib import aclosing
 from random import Random
 from typing import Unpack
 
-from moorage_operator.errors import ApiError, ApiUnavailable, Gone, TooManyRequests
+from moorage_operator.errors import ApiError, ApiUnavailable, Gone, NotFound, TooManyRequests
 from moorage_operator.kube.backoff import Backoff
 from moorage_operator.kube.cache import Cache
 from moorage_operator.kube.client import KubeApi, Selection, WatchEvent
@@ -96,12 +96,26 @@ class Informer:
         self._heard()
 
     async def _check_history(self) -> None:
-        """A store restored from a backup is older than we are, and a watch from a version it has not reached yet is silent for ever."""
+        """Gone when the server's past is not ours: its store was restored from a backup.
+
+        A watch from a version not reached yet is silent for ever, and one from a version reached again tells nothing of what was undone.
+        """
         async with aclosing(self._api.pages(self._cache.resource, limit=1, **self._selection)) as pages:
             now = (await anext(pages)).version
-        if parse_version(now) < parse_version(self._version):
-            raise Gone(f"cannot watch {self._cache.resource} from {self._version}: the API server is at {now}, its store was restored")
+        if parse_version(now) < parse_version(self._version) or not await self._remembered():
+            raise Gone(f"cannot watch {self._cache.resource} from {self._version}: the API server's store was restored")
         self._answered()
+
+    async def _remembered(self) -> bool:
+        """Whether the server knows the newest thing we know. If anything we saw was undone, then that."""
+        sign = self._cache.newest
+        if sign is None:
+            return True
+        try:
+            found = await self._api.get(self._cache.resource, sign.key, metadata_only=True)
+        except NotFound:
+            return not sign.alive  # else it was deleted meanwhile, or never made: a list tells
+        return version_of(found) >= sign.version
 
     def _take(self, event: WatchEvent) -> None:
         obj = event.object

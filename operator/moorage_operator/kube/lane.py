@@ -12,6 +12,9 @@ from types import TracebackType
 
 from moorage_operator.kube.clock import Clock
 
+ROUNDING_S = 1e-6
+"""Sums of fractions of a second miss a whole one by this much at most, for as long as a machine stays up."""
+
 
 @dataclass
 class RateLimit:
@@ -24,7 +27,8 @@ class RateLimit:
     def reserve(self, now: float) -> float:
         """Takes the next place in time and returns the seconds until it."""
         self._due = max(self._due, now) + 1 / self.per_s
-        return max(0.0, self._due - now - self.burst / self.per_s)
+        wait_s = self._due - now - self.burst / self.per_s
+        return wait_s if wait_s > ROUNDING_S else 0.0
 
 
 class Lane:

@@ -40,7 +40,8 @@ class Store:
         self._ownership: dict[str, Ownership] = {}
         self._dependents: dict[str, set[tuple[Resource, Key]]] = {}
         for resource in (SECRETS, CONFIG_MAPS, EVENTS, LEASES):
-            self.register(resource, has_status=False, has_generation=False)
+            selectable = ("involvedObject.uid",) if resource == EVENTS else ()
+            self.register(resource, has_status=False, has_generation=False, selectable=selectable)
         self.register(NAMESPACES, has_generation=False)
         for resource in OWN_KINDS:
             self.register(resource, selectable=("spec.nodeName", "status.state") if resource == TASKS else ())

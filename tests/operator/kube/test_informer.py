@@ -111,6 +111,9 @@ async def test_a_deletion_in_a_gap_is_found(fake: FakeApi, api: KubeApi) -> None
         fake.forget_history()
         await until(same(fake, cache))
         assert sorted(change.key.name for change in heard if change.new is None) == ["a", "b"]
+        fake.cut_watches()
+        add(fake, "d")
+        await until(same(fake, cache))
         assert informer.relists == 2
 
 
@@ -233,6 +236,28 @@ async def test_a_restored_store_replaces_a_future_that_did_not_happen(fake: Fake
         assert {key.name for key in cache.keys()} == {"old", "kept"}  # noqa: SIM118
         change(fake, "kept", 7)
         await until(same(fake, cache))
+
+
+@pytest.mark.parametrize("undone", ["created", "changed", "deleted"])
+async def test_a_restored_store_is_noticed_even_when_it_has_gone_on(fake: FakeApi, api: KubeApi, undone: str) -> None:
+    add(fake, "a")
+    backup = fake.store.snapshot()
+    async with informed(api) as (cache, informer):
+        await until(lambda: len(cache) == 1 and fake.calls["watch", "widgets"])
+        {"created": lambda: add(fake, "b"), "changed": lambda: change(fake, "a", 2), "deleted": lambda: delete(fake, "a")}[undone]()
+        await until(same(fake, cache))
+        port = fake.port
+        await fake.stop()
+        fake.store.restore(backup)
+        fake.store.version += 50
+        await fake.start(port)
+        await until(same(fake, cache))
+        assert len(cache) == 1
+        await asyncio.sleep(0.1)
+        fake.cut_watches()
+        add(fake, "end")
+        await until(same(fake, cache))
+        assert informer.relists == 2, "it is over with one list"
 
 
 async def test_a_watch_nothing_comes_from_is_no_failure(fake: FakeApi, api: KubeApi) -> None:
