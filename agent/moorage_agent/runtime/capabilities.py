@@ -33,6 +33,10 @@ def has(mask: int, name: str) -> bool:
     return bool(mask >> NAMES.index(name) & 1)
 
 
+def names(mask: int) -> list[str]:
+    return [name for number, name in enumerate(NAMES) if mask >> number & 1]
+
+
 def _bits(names: Iterable[str]) -> int:
     found = 0
     for name in names:

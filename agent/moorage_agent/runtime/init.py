@@ -173,6 +173,7 @@ def _device_node(path: bytes, kind: str, number: int, mode: int) -> None:
 
 def _user_mounts(request: StartRequest, root: int, binds: list[int], steps: confine.Steps) -> None:
     plain = 0 if request["privileged"] else linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
+    proc = os.stat(b"proc", dir_fd=root).st_dev
     for mount in request["mounts"]:
         target = mount[1]
         assert isinstance(target, bytes)
@@ -181,12 +182,20 @@ def _user_mounts(request: StartRequest, root: int, binds: list[int], steps: conf
             _, _, index, read_only, directory = mount
             assert isinstance(index, int)
             place = mounts.make_directory(root, target) if directory else mounts.make_file(root, target)
+            _keep_off(proc, place, target)
             mounts.attach(binds[index], place, plain | (linux.MOUNT_ATTR_RDONLY if read_only else 0), about=target)
         else:
             place = mounts.make_directory(root, target)
+            _keep_off(proc, place, target)
             options = f"size={mount[2]},mode={mount[3]:o}".encode()
             linux.mount(b"tmpfs", b"/proc/self/fd/%d" % place, b"tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
             os.close(place)
+
+
+def _keep_off(proc: int, place: int, target: bytes) -> None:
+    """No link of the image may lead a mount into /proc: what we write there later would end up in it (CVE-2025-52881)."""
+    if os.fstat(place).st_dev == proc:
+        raise OSError(errno.EPERM, "the image leads this mount into /proc", target)
 
 
 def _join_cgroups(request: StartRequest, place: Place, pipes: Pipes, root: int, steps: confine.Steps) -> None:

@@ -97,8 +97,8 @@ def _check_root(launch: Launch) -> None:
     if not launch.layers or not all(map(_plain_absolute, launch.layers)):
         raise InvalidTask("InvalidImage", f"the root of {launch.uid} has no layers, or one is not an absolute path without . and ..")
     for mount in launch.mounts:
-        if not mount.target.startswith("/") or os.path.normpath(mount.target) in ("/", "//") or "\0" in mount.target:
-            raise InvalidTask("InvalidMount", f"mount target {mount.target!r} is not a path below /")
+        if not _plain_absolute(mount.target.rstrip("/")) or mount.target.split("/")[1] == "proc":
+            raise InvalidTask("InvalidMount", f"mount target {mount.target!r} is not a path below / without . and .., or is in /proc")
         if isinstance(mount, Bind) and not _plain_absolute(mount.source):
             raise InvalidTask("InvalidMount", f"mount source {mount.source!r} is not an absolute path without . and ..")
     if sum(isinstance(mount, Bind) for mount in launch.mounts) > MAX_BINDS:
@@ -106,4 +106,4 @@ def _check_root(launch: Launch) -> None:
 
 
 def _plain_absolute(path: str) -> bool:
-    return path.startswith("/") and "\0" not in path and os.path.normpath(path) == path
+    return path.startswith("/") and not path.startswith("//") and "\0" not in path and os.path.normpath(path) == path

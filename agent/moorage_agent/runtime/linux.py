@@ -214,6 +214,12 @@ def seccomp(program: bytes) -> None:
     _seccomp(SECCOMP_SET_MODE_FILTER, 0, addressof(fprog))
 
 
+def bounding_set() -> int:
+    """The capabilities this process may still have or give."""
+    with open("/proc/self/status", "rb") as file:
+        return next(int(line.split()[1], 16) for line in file if line.startswith(b"CapBnd:"))
+
+
 def keyctl_join_session_keyring() -> None:
     """A new, anonymous session keyring, so that the caller's is not reachable from here on."""
     _keyctl(KEYCTL_JOIN_SESSION_KEYRING, None)

@@ -62,7 +62,8 @@ def start(home: Home, uid: str, connection: _socket.socket, request_fd: int, bin
     request: StartRequest = marshal.loads(os.pread(request_fd, os.fstat(request_fd).st_size, 0))
     try:
         _start(run, request, connection, request_fd, binds)
-    except Failed as failure:
+    except Exception as error:  # of any kind: there is nobody above, and the daemon waits
+        failure = error if isinstance(error, Failed) else Failed(0, "shim", repr(error))
         _give_up(run, request, failure)
         answer(connection, {"code": failure.exit_code, "errno": failure.errno, "step": failure.step, "words": failure.words})
         os._exit(0)
@@ -73,13 +74,13 @@ def start(home: Home, uid: str, connection: _socket.socket, request_fd: int, bin
 
 def _start(run: Run, request: StartRequest, connection: _socket.socket, request_fd: int, binds: list[int]) -> None:
     steps = confine.Steps()
+    ends = None
     try:
         steps.at = "files of the task"
         for path in (run.task_dir, run.run_dir):
             cgroup.make(path)
         lock(run)
         ends = _fork_maker(run, request, connection, binds)
-        steps.at = "files of the task"
         _open_files(run, request)
         steps.at = "clone"
         run.pid = _hear_pid(ends.report)
@@ -89,8 +90,11 @@ def _start(run: Run, request: StartRequest, connection: _socket.socket, request_
         _write_state(run, request, request_fd)
         _hear_made(ends.report)
     except OSError as error:
-        raise Failed.parse(confine.describe(error, steps)) from None
-    os.write(ends.go, b"g")
+        raise (_said_by_init(ends) if ends else None) or Failed.parse(confine.describe(error, steps)) from None
+    try:
+        os.write(ends.go, b"g")
+    except BrokenPipeError:
+        pass  # init is gone, and said why
     os.close(ends.go)
     failure = os.read(ends.failures, 4096)  # nothing: execve closed it
     os.close(ends.failures)
@@ -135,6 +139,16 @@ def _open_files(run: Run, request: StartRequest) -> None:
     run.log = LogWriter(f"{run.task_dir}/log", max_size=request["log_size"], max_files=request["log_files"])
     if not request["tty"]:
         run.open_sources()
+
+
+def _said_by_init(ends: Ends) -> Failed | None:
+    """What we stumbled over may be that init is gone already; then it knows better why."""
+    os.set_blocking(ends.failures, False)
+    try:
+        described = os.read(ends.failures, 4096)
+    except BlockingIOError:
+        return None
+    return Failed.parse(described) if described else None
 
 
 def _hear_pid(report: int) -> int:

@@ -61,7 +61,7 @@ def start_request(launch: Launch, versions: Mapping[str, int], *, app_armor: str
 
 def _confinement(launch: Launch, app_armor: str) -> Confinement:
     security = launch.security
-    mask = capabilities.mask(security.cap_add, security.cap_drop, privileged=security.privileged)
+    mask = _capabilities(launch)
     filtered = security.seccomp == "RuntimeDefault" and not security.privileged
     profile = app_armor if security.app_armor == "RuntimeDefault" and not security.privileged else ""
     own_limits = limits.rlimits(security.ulimits)
@@ -79,6 +79,17 @@ def _confinement(launch: Launch, app_armor: str) -> Confinement:
         "cwd": os.fsencode(launch.cwd),
         "env": [os.fsencode(variable) for variable in _env(launch)],
     }
+
+
+def _capabilities(launch: Launch) -> int:
+    """All that is asked for, as far as this host gives it to us: "all" means that, a name means that one."""
+    security, given = launch.security, linux.bounding_set()
+    mask = capabilities.mask(security.cap_add, security.cap_drop, privileged=security.privileged)
+    named = capabilities.mask([name for name in security.cap_add if name.upper() not in ("ALL", "CAP_ALL")], ["ALL"])
+    lacking = capabilities.names(named & mask & ~given)
+    if lacking:
+        raise HostLacks("NoCapability", f"the agent on this host has no {', '.join(lacking)} to give to {launch.uid}")
+    return mask & given
 
 
 def _filter(mask: int) -> bytes:

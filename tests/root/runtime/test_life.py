@@ -1,0 +1,162 @@
+"""Start, run, end, remove."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+from moorage_agent.errors import InvalidTask, StartFailed
+from moorage_agent.runtime.runtime import Runtime
+
+from tests.root.runtime.conftest import Make, Run
+from tests.root.runtime.host import Host
+
+
+@pytest.mark.parametrize("code", [0, 1, 7, 125, 126, 127, 255])
+async def test_exit_codes_are_kept(run: Run, code: int) -> None:
+    container = await run(f"exit {code}")
+    state = container.state()
+    assert state is not None
+    assert state.exit is not None
+    assert (state.run, state.exit.code, state.exit.oom_killed) == (1, code, False)
+
+
+async def test_death_by_signal_is_128_and_the_number(run: Run) -> None:
+    container = await run("sh -c 'kill -TERM $$'; exit $?")
+    assert (await container.ended()).exit.code == 128 + signal.SIGTERM  # type: ignore[union-attr]
+
+
+async def test_first_process_killed_from_outside(make: Make, runtime: Runtime) -> None:
+    container = make("/bin/sleep", "100")
+    started = await container.start()
+    assert Path(f"/proc/{started.pid}/comm").read_text() == "sleep\n"
+    assert runtime.kill(container.uid)
+    assert (await container.ended()).exit.code == 128 + signal.SIGKILL  # type: ignore[union-attr]
+    assert not runtime.kill(container.uid)
+
+
+async def test_exit_is_heard_of_at_once(make: Make, runtime: Runtime) -> None:
+    container = make("/bin/sh", "-c", "exit 9")
+    await container.start()
+    state = await asyncio.wait_for(runtime.next_exit(), 10)
+    assert (state.uid, state.exit and state.exit.code) == (container.uid, 9)
+
+
+async def test_program_that_is_not_there_is_127(make: Make) -> None:
+    with pytest.raises(StartFailed) as failed:
+        await make("/bin/nothing").start()
+    assert (failed.value.exit_code, failed.value.step) == (127, "exec")
+
+
+async def test_name_that_is_not_in_path_is_127(make: Make) -> None:
+    with pytest.raises(StartFailed, match="not in the image"):
+        await make("nothing").start()
+
+
+async def test_file_that_is_no_program_is_126(make: Make) -> None:
+    with pytest.raises(StartFailed) as failed:
+        await make("/etc/passwd").start()
+    assert failed.value.exit_code == 126
+
+
+async def test_failed_start_leaves_a_record_and_nothing_else(make: Make, host: Host, runtime: Runtime) -> None:
+    container = make("/bin/nothing")
+    with pytest.raises(StartFailed):
+        await container.start()
+    state = container.state()
+    assert state is not None
+    assert state.exit is not None
+    assert (state.exit.code, state.exit.reason) == (127, "StartFailed")
+    assert host.left_behind()["cgroups"] == []
+
+
+async def test_output_of_a_life_of_one_millisecond_is_complete(run: Run) -> None:
+    container = await run("echo out; echo err >&2")
+    assert [(line.stream, line.text) for line in container.lines()] == [("stdout", b"out\n"), ("stderr", b"err\n")]
+
+
+async def test_each_run_has_a_fresh_root(make: Make) -> None:
+    first = make("/bin/sh", "-c", "echo old > /data; cat /data")
+    await first.start()
+    await first.ended()
+    second = make("/bin/cat", "/data", uid=first.uid, run=2)
+    await second.start()
+    state = await second.ended()
+    assert (state.run, state.exit and state.exit.code) == (2, 1)
+    assert "old\n" in second.output()
+    assert "No such file" in second.output()
+
+
+async def test_starting_a_run_that_runs_returns_it(make: Make) -> None:
+    container = make("/bin/sleep", "100")
+    assert await container.start() == await container.start()
+
+
+async def test_another_run_of_a_container_that_runs_is_refused(make: Make) -> None:
+    container = make("/bin/sleep", "100")
+    started = await container.start()
+    with pytest.raises(StartFailed, match="still supervised"):
+        await make("/bin/true", uid=container.uid, run=2).start()
+    state = container.state()
+    assert state is not None
+    assert state.pid == started.pid
+
+
+async def test_signal_reaches_the_first_process(make: Make, runtime: Runtime) -> None:
+    container = make("/bin/sh", "-c", "trap 'echo got it; exit 5' TERM; echo ready; while :; do sleep 0.05; done")
+    await container.start()
+    await container.until_output("ready")
+    assert runtime.signal(container.uid, signal.SIGTERM)
+    assert (await container.ended()).exit.code == 5  # type: ignore[union-attr]
+
+
+async def test_remove_leaves_nothing(make: Make, host: Host, runtime: Runtime) -> None:
+    before = host.left_behind()
+    container = make("/bin/sh", "-c", "echo x; sleep 100 & sleep 100")
+    await container.start()
+    await runtime.remove(container.uid)
+    assert host.left_behind() == before
+    await runtime.remove(container.uid)  # again is no error
+
+
+async def test_new_runtime_sees_and_hears_of_what_an_old_one_started(make: Make, host: Host, runtime: Runtime) -> None:
+    container = make("/bin/sh", "-c", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done")
+    started = await container.start()
+    await container.until_output("ready")
+    runtime.close()
+    other = host.runtime()
+    await other.ensure_zygote()
+    (state,) = other.observe()
+    assert (state.uid, state.pid, state.started_at) == (container.uid, started.pid, started.started_at)
+    other.signal(container.uid, signal.SIGTERM)
+    ended = await asyncio.wait_for(other.next_exit(), 10)
+    assert ended.exit is not None
+    assert ended.exit.code == 3
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"cwd": "relative"}, "InvalidWorkingDir"),
+        ({"env": ("NOVALUE",)}, "InvalidEnv"),
+        ({"network": "Bridge"}, "InvalidNetwork"),
+        ({"hostname": "a/b"}, "InvalidHostname"),
+        ({"env": ("A=b\0c",)}, "InvalidText"),
+    ],
+)
+async def test_what_can_never_start_is_refused_before_anything_exists(make: Make, host: Host, fields: dict[str, object], code: str) -> None:
+    with pytest.raises(InvalidTask) as refused:
+        await make("/bin/true", **fields).start()
+    assert refused.value.code == code
+    assert host.left_behind()["tasks"] == []
+
+
+async def test_fifty_at_once(make: Make) -> None:
+    containers = [make("/bin/sh", "-c", f"echo {number}; exit {number}") for number in range(50)]
+    await asyncio.gather(*(container.start() for container in containers))
+    states = await asyncio.gather(*(container.ended() for container in containers))
+    assert [state.exit.code for state in states if state.exit] == list(range(50))
+    assert [container.output() for container in containers] == [f"{number}\n" for number in range(50)]
