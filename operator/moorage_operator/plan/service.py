@@ -11,6 +11,7 @@ from ..api import Image, Service, Task
 from .container_data import DataVersions
 from .fleet_view import Fleet, NodeView
 from .loss import Losses
+from .placement_demand import own_volumes
 from .placement_needs import Home, TaskNeeds
 from .rollout import Rollout, roll_out
 from .service_hosts import Hosts
@@ -110,7 +111,7 @@ def _draft(look: Look, want: Want, wish: Wish, hosts: Hosts, node: NodeView | No
             replaces=want.replaces,
             start_first=wish.start_first,
             home=_home(look, wish, hosts, node),
-            volumes=_volumes(wish, look.slot),
+            volumes=own_volumes(wish.compiled.container, wish.key.name, look.slot, alone=_alone(wish)),
         ),
         reason=want.reason,
         replaces=want.replaces,
@@ -138,13 +139,11 @@ def _home(look: Look, wish: Wish, hosts: Hosts, node: NodeView | None) -> Home |
         return Home(node.name, "a task of a Global service")
     if not wish.sticky or look.home is None or not hosts.exists(look.home):
         return None
-    return Home(look.home, "its volume is there" if wish.volumes else "the Service is sticky")
+    return Home(look.home, "its volume is there" if wish.has_volume else "the Service is sticky")
 
 
-def _volumes(wish: Wish, slot: str) -> tuple[str, ...]:
-    """Names that depend on the node cannot bind a task to one."""
-    names = (name.replace("{{.Task.Slot}}", slot).replace("{{.Service.Name}}", wish.key.name) for name in wish.volumes)
-    return tuple(name for name in names if "{{" not in name)
+def _alone(wish: Wish) -> bool:
+    return not wish.is_global and wish.spec.replicas == 1
 
 
 # --- progress

@@ -15,7 +15,7 @@ from .restart import Over, after_end, move_at, spent
 from .service_hosts import Host, Hosts
 from .service_plan import Advance, Orphan, Stop
 from .service_wish import Wish
-from .slot_task import COMPLETE, HAS_RUN, ORPHANED, READY, REPLACED, STABLE, SlotTask
+from .slot_task import COMPLETE, HAS_RUN, ORPHANED, READY, REPLACED, RUNNING, STABLE, SlotTask
 
 KEPT_ENDED = 2
 
@@ -65,7 +65,24 @@ class Look:
 
 def look_at(slot: str, tasks: Sequence[SlotTask], wish: Wish, hosts: Hosts, now: datetime) -> Look:
     """`tasks` are those of the slot, the oldest first."""
+    if len(tasks) == 1 and _at_peace(tasks[0], wish, hosts, now):
+        return Look(slot, updated=True, attempt=tasks[0].attempt, home=tasks[0].home)
     return _Slot(slot, tasks, wish, hosts, now).look()
+
+
+def _at_peace(task: SlotTask, wish: Wish, hosts: Hosts, now: datetime) -> bool:
+    """Almost every slot, almost always: for it the long way would find nothing."""
+    return (
+        task.version == wish.version
+        and task.wants_run
+        and not task.leaving
+        and not task.exits
+        and task.state == RUNNING
+        and task.ready_since is not None
+        and now - task.ready_since >= wish.monitor
+        and (task.replaces is None or now - task.ready_since >= wish.delay)
+        and hosts.is_(task.node, Host.FINE)
+    )
 
 
 class _Slot:
@@ -287,7 +304,7 @@ class _Slot:
         if version is None:
             return
         found.updated = subject is not None and not found.stale and subject.reason != REPLACED
-        new = next((task for task in (candidate, holder) if task is not None and not self._stale(task)), None)
+        new = next((task for task in (holder, candidate) if task is not None and not self._stale(task)), None)
         failed = self._failed_before(new)
         if new is None:
             found.failing = _describe(failed) if failed is not None else None
@@ -296,7 +313,7 @@ class _Slot:
 
     def _judge_new(self, new: SlotTask, failed: SlotTask | None, *, is_holder: bool) -> None:
         found, wish = self.found, self.wish
-        troubled = bool(new.exits) or failed is not None
+        troubled = bool(new.exits) or new.attempts_used > 0 or failed is not None
         monitor = max(wish.monitor, STABLE) if troubled else wish.monitor
         if new.settled(self.now, monitor):
             troubled = False
@@ -304,7 +321,7 @@ class _Slot:
             found.unsettled = True
             found.due.append(new.settles_at(monitor))
         if troubled:
-            found.failing = _describe(new if new.exits or failed is None else failed)
+            found.failing = _describe(failed if failed is not None and not new.exits else new)
             found.looping = move_at(new) is not None
         if is_holder and new.replaces is not None and not self.hosts.is_(new.node, Host.AWAY):
             found.busy = found.busy or not self._finished(new)
@@ -375,5 +392,7 @@ def _took_over(new: SlotTask, old: SlotTask) -> bool:
 
 def _describe(task: SlotTask) -> str:
     where = f" on node {task.node}" if task.node else ""
+    if task.ready_since is not None:
+        return f"{task.name}{where} runs again after a failure, but not yet for {STABLE.total_seconds():.0f} s"
     why = " ".join(filter(None, (f"({task.reason})" if task.reason else "", task.message)))
     return f"{task.name}{where} is {task.state} {why}".rstrip()

@@ -101,7 +101,7 @@ def _troubles(tasks: Sequence[Task], plan: ServicePlan, unplaceable: Sequence[Un
 
 
 def _has_news(task: Task) -> bool:
-    return not is_true(task.status.conditions, "Ready") and bool(task.status.message) and task_state(task) not in ("Pending",)
+    return not is_true(task.status.conditions, "Ready") and bool(task.status.message) and task_state(task) != "Pending"
 
 
 def _of_task(task: Task) -> str:

@@ -14,7 +14,9 @@ from ..api import Image, Service, ServiceSpec, find, seconds
 from ..errors import InvalidSpec
 from .container import Compiled, Owner, compile_container
 from .container_data import DataVersions
+from .image_source import home_constraint
 from .loss_rule import LossRule, check_disconnect, loss_rule
+from .placement_demand import demand_of
 from .placement_needs import Demand, ServiceKey
 from .service_plan import Problem
 from .version import version_of
@@ -30,7 +32,6 @@ class Wish:
     compiled: Compiled
     version: str | None
     demand: Demand
-    volumes: tuple[str, ...]
     delay: timedelta
     monitor: timedelta
     problems: tuple[Problem, ...] = ()
@@ -48,10 +49,14 @@ class Wish:
         return self.compiled.container.restart
 
     @cached_property
+    def has_volume(self) -> bool:
+        return any(mount.volume is not None for mount in self.spec.task.mounts)
+
+    @cached_property
     def sticky(self) -> bool:
         """A volume mount implies it: an empty database elsewhere is worse than a pause."""
         sticky = self.spec.placement.sticky
-        return bool(self.volumes) if sticky is None else sticky
+        return self.has_volume if sticky is None else sticky
 
     @cached_property
     def loss_rule(self) -> LossRule:
@@ -73,7 +78,7 @@ class Wish:
 def wish_of(service: Service, image: Image | None, data: DataVersions) -> Wish:
     """Raises InvalidSpec for what the API server should have refused."""
     spec, meta = service.spec, service.metadata
-    owner = Owner(meta.namespace, meta.name, stack_of(service))
+    key, owner = ServiceKey(meta.namespace, meta.name), Owner(meta.namespace, meta.name, stack_of(service))
     compiled = compile_container(spec, owner, data)
     digest, unpinned = pinned_digest(spec, image)
     problems = [Problem(one.reason, one.message, stalled=True) for one in compiled.missing]
@@ -81,13 +86,12 @@ def wish_of(service: Service, image: Image | None, data: DataVersions) -> Wish:
     problems += _refused(spec)
     version = None if problems or digest is None else version_of(spec, data=compiled.data, digest=digest)
     return Wish(
-        key=ServiceKey(meta.namespace, meta.name),
+        key=key,
         uid=meta.uid,
         spec=spec,
         compiled=compiled,
         version=version,
-        demand=_demand(service, compiled.container, version or "", image),
-        volumes=tuple(mount.source for mount in compiled.container.mounts if mount.kind == "volume" and mount.source is not None),
+        demand=demand_of(spec, key, version or "", compiled.container, _platforms(image), constraints=_home(image)),
         delay=timedelta(seconds=seconds(spec.update.delay)),
         monitor=timedelta(seconds=seconds(spec.update.monitor)),
         problems=tuple(dict.fromkeys(problems)),
@@ -127,17 +131,10 @@ def _refused(spec: ServiceSpec) -> list[Problem]:
     return []
 
 
-def _demand(service: Service, container: protocol.Container, version: str, image: Image | None) -> Demand:
-    placement, reservations = service.spec.placement, service.spec.task.resources.reservations
-    return Demand(
-        service=ServiceKey(service.metadata.namespace, service.metadata.name),
-        version=version,
-        cpu_millis=container.resources.cpu_reservation or 0,
-        memory_bytes=container.resources.memory_reservation or 0,
-        devices=tuple((device.name, device.count) for device in reservations.devices),
-        ports=container.ports,
-        platforms=() if image is None or image.status.platform is None else (image.status.platform,),
-        constraints=placement.constraints,
-        preferences=tuple(preference.spread for preference in placement.preferences),
-        max_per_node=placement.max_replicas_per_node,
-    )
+def _platforms(image: Image | None) -> tuple[str, ...]:
+    """The digest is that of one platform."""
+    return () if image is None or image.status.platform is None else (image.status.platform,)
+
+
+def _home(image: Image | None) -> tuple[str, ...]:
+    return () if image is None else home_constraint(image)
