@@ -33,13 +33,18 @@ class Workplace:
             if _is_at(path, fd):
                 place = Workplace(path, fd)
                 place._clear(0.0)
-                os.mkdir(place.fs, 0o755)
+                os.mkdir(place.fs)
+                os.chmod(place.fs, 0o755)  # a layer that says nothing of "/" means this, whatever our umask
                 return place
             os.close(fd)  # its maker published or removed it between our open and our lock
 
     def part(self, blob: str) -> str:
         """Where the bytes of the blob (64 hex digits) are kept while they come."""
         return f"{self.path}/{blob}.part"
+
+    def begin_again(self) -> None:
+        remove_at(self._fd, b"fs")
+        os.mkdir(self.fs, 0o755)
 
     def finish(self, layer: Layer) -> None:
         """Say what was made. The next step is to sync the file system."""

@@ -63,6 +63,10 @@ def _place(home: Home, request: StartRequest) -> init.Place:
     os.mkdir(place.root.rpartition(b"/")[0], 0o700)
     for directory in (place.root, place.upper, place.work):
         os.mkdir(directory, 0o755)
+    # An overlay shows its upper directory's attributes as those of "/": take them from the image, whatever our umask.
+    image = os.stat(request["layers"][0])
+    os.chown(place.upper, image.st_uid, image.st_gid)
+    os.chmod(place.upper, image.st_mode & 0o7777)
     name = cgroup_name(request)
     place.cgroups = [(",".join(found.controllers).encode(), f"{top}/{name}".encode()) for found, top in home.cgroups.v1]
     if home.cgroups.v2:
