@@ -51,7 +51,9 @@ class ApplyLoop:
         self._running: set[asyncio.Task[None]] = set()
 
     def touch(self, uids: Iterable[str]) -> None:
-        """Something happened to these tasks."""
+        """Something happened to these tasks. Without a document nothing is known to be unwanted: containers are then left as they are."""
+        if self._world.document is None:
+            return
         self._dirty.update(dict.fromkeys(uids))
         if self._dirty:
             self._wake.set()

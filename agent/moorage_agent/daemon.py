@@ -150,10 +150,8 @@ class Daemon:
         self.desk.ask(keys)
 
     def _touch_all(self) -> None:
-        """Without a document nothing is known to be unwanted: containers run on, nothing is done to them."""
-        if self._world.document is not None:
-            self._loop.touch(self._world.tasks)
-            self._want_images()
+        self._loop.touch(self._world.tasks)
+        self._want_images()
 
     # --- what needs no haste, and what a lost event would otherwise leave undone
 

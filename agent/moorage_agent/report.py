@@ -80,6 +80,8 @@ class Reporter:
                 self._said.pop(uid, None)
                 removed.append(uid)
                 continue
+            if self._world.tasks[uid].busy:
+                continue  # in milliseconds there will be news worth a frame, and whoever makes them says so
             report = task_report(self._world.view(uid, now), now)
             if report != self._said.get(uid):
                 self._said[uid] = report

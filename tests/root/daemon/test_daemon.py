@@ -141,7 +141,7 @@ def test_after_a_reboot_a_task_with_secrets_waits_for_the_operator(host: AgentHo
     key = "secret/default/db/password/0123456789abcdef"
     operator.values[key] = b"hunter2"
     file = DataFile("/run/secrets/password", key, secret=True, mode=0o400)
-    script = "cat /run/secrets/password; echo /$PASSWORD; stat -c %a /run/secrets/password; exec sleep 1000"
+    script = "echo $(cat /run/secrets/password)/$PASSWORD; stat -c %a /run/secrets/password; exec sleep 1000"
     task = host.task(
         operator, container=Container(command=("sh", "-c", script), env=(EnvVar("PASSWORD", key=key),), files=(file,), stop_grace_s=0.1)
     )

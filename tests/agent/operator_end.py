@@ -1,0 +1,153 @@
+"""A daemon over fakes, and operators' ends of real sockets to it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from moorage_agent.clock import clock_of
+from moorage_agent.daemon import Daemon
+from moorage_agent.paths import Paths
+from moorage_agent.protocol import (
+    PROTOCOL,
+    Decoder,
+    ImageConfig,
+    ImageSource,
+    NodeReport,
+    NodeSpec,
+    ResolvedImage,
+    TaskReport,
+    encode,
+    from_wire,
+    to_wire,
+)
+from moorage_agent.session import Session
+from moorage_agent.values import ValueStore
+
+from tests.agent.fake_host import FakeImages, FakeRuntime
+
+WITHIN_S = 5.0
+
+
+class FakeNode:
+    """`runtime` and `images` outlive daemons; `connect()` gives an operator's end."""
+
+    def __init__(self, paths: Paths, images: FakeImages) -> None:
+        self.paths, self.images = paths, images
+        paths.make()
+        self.runtime = FakeRuntime(clock_of(paths))
+        self.daemon: Daemon | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._ends: list[OperatorEnd] = []
+
+    def start(self) -> None:
+        values = ValueStore(self.paths)
+        values.make()
+        self.daemon = Daemon(self.paths, runtime=self.runtime, images=self.images, pull=self.images.pull, resolve=resolve, values=values)
+        self.daemon.recover()
+        self._tasks.append(asyncio.create_task(self.daemon.run()))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        for end in self._ends:
+            end.close()
+        await asyncio.sleep(0)
+
+    async def connect(self) -> OperatorEnd:
+        assert self.daemon is not None
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=theirs)
+        self._tasks.append(asyncio.create_task(Session(reader, writer, self.daemon.desk).run()))
+        end = OperatorEnd(*await asyncio.open_connection(sock=ours))
+        self._ends.append(end)
+        return end
+
+
+class OperatorEnd:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer, self._decoder = reader, writer, Decoder()
+        self.frames: list[dict[str, Any]] = []
+        self.tasks: dict[str, TaskReport] = {}
+        self.removed: list[str] = []
+        self.reports: list[NodeReport] = []
+
+    def send(self, message: dict[str, Any], payload: bytes = b"") -> None:
+        self._writer.write(encode(message, payload))
+
+    def send_bytes(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def greet(self, swarm: str = "swarm", node: str = "node", epoch: int = 1, **more: Any) -> dict[str, Any]:
+        """Hello both ways. Returns the agent's."""
+        hello = await self.hear("hello")
+        self.send({"type": "hello", "protocol": PROTOCOL, "swarmId": swarm, "nodeUid": node, "epoch": epoch, **more})
+        return hello
+
+    async def push(self, document: NodeSpec) -> dict[str, Any]:
+        self.send({"type": "document", "spec": to_wire(document)})
+        return await self.hear("accepted", "refused", "error")
+
+    async def hear(self, *kinds: str) -> dict[str, Any]:
+        """The next frame of one of these types. Raises EOFError when the agent closed."""
+        while True:
+            for frame in list(self.frames):
+                self.frames.remove(frame)
+                if frame["type"] in kinds:
+                    return frame
+            await self._more()
+
+    async def until(self, holds: Callable[[], Any]) -> None:
+        """Until what was reported makes `holds` true; a task nobody reported yet makes it false."""
+        while not self._holds(holds):
+            await self._more()
+
+    @staticmethod
+    def _holds(look: Callable[[], Any]) -> bool:
+        try:
+            return bool(look())
+        except KeyError:
+            return False
+
+    async def closed(self) -> bool:
+        with suppress(EOFError):
+            while True:
+                await self._more()
+        return True
+
+    def close(self) -> None:
+        self._writer.close()
+
+    async def _more(self) -> None:
+        data = await asyncio.wait_for(self._reader.read(1 << 18), WITHIN_S)
+        if not data:
+            raise EOFError
+        for frame, _ in self._decoder.feed(data):
+            self.frames.append(frame)
+            if frame["type"] == "report":
+                report = from_wire(NodeReport, frame["report"])
+                self.reports.append(report)
+                if report.full:
+                    self.tasks.clear()
+                self.tasks.update({task.uid: task for task in report.tasks})
+                self.removed += report.removed
+
+
+@asynccontextmanager
+async def fake_node(paths: Paths, images: FakeImages) -> AsyncIterator[FakeNode]:
+    node = FakeNode(paths, images)
+    node.start()
+    try:
+        yield node
+    finally:
+        await node.stop()
+
+
+def resolve(source: ImageSource, values: Callable[[str], bytes], store: Any) -> ResolvedImage:
+    credentials = values(source.credentials).decode() if source.credentials else "nobody"
+    return ResolvedImage("sha256:" + "d" * 64, "linux/amd64", 1, ImageConfig(user=credentials))

@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moorage_agent.errors import ImageError
+from moorage_agent.ownership import Binding
+from moorage_agent.paths import Paths
+from moorage_agent.protocol import (
+    PROTOCOL,
+    Container,
+    DataFile,
+    EnvVar,
+    Healthcheck,
+    ImageSource,
+    ImageSpec,
+    Restart,
+    content_hash,
+    to_wire,
+)
+from moorage_agent.state import HostState
+from moorage_agent.volumes import make_volume, volume_keys
+
+from tests.agent.fake_host import IMAGE, FakeImages, document, task, uid
+from tests.agent.operator_end import FakeNode, OperatorEnd, fake_node
+
+KEY = "secret/default/db/password/0123456789abcdef"
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[FakeNode]:
+    async with fake_node(Paths(f"{tmp_path}/disk", f"{tmp_path}/run"), FakeImages(IMAGE)) as made:
+        yield made
+
+
+@pytest.fixture
+async def operator(node: FakeNode) -> AsyncIterator[OperatorEnd]:
+    made = await node.connect()
+    await made.greet()
+    yield made
+    made.close()
+
+
+# --- hello, ownership, fencing
+
+
+async def test_the_agent_speaks_first_and_says_what_it_is(node: FakeNode) -> None:
+    operator = await node.connect()
+    hello = await operator.hear("hello")
+    assert hello["protocol"] == PROTOCOL
+    assert hello["facts"]["hostId"]
+    assert "bound" not in hello
+
+
+async def test_after_the_operators_hello_comes_a_full_report(operator: OperatorEnd) -> None:
+    await operator.hear("report")
+    assert operator.reports[0].full
+    assert operator.reports[0].facts is not None
+
+
+async def test_a_host_remembers_whom_it_obeys(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1), epoch=3, revision=5))
+    second = await node.connect()
+    hello = await second.hear("hello")
+    assert hello["bound"] == {"swarmId": "swarm", "nodeUid": "node", "epoch": 3, "revision": 5}
+    assert HostState(node.paths).binding() == Binding("swarm", "node", 3)
+
+
+@pytest.mark.parametrize(
+    ("claim", "code"),
+    [
+        ({"swarm": "other", "epoch": 9}, "OwnedByAnotherSwarm"),
+        ({"node": "second", "knownUids": ["node", "second"]}, "DuplicateHost"),
+        ({"epoch": 0}, "StaleEpoch"),
+    ],
+)
+async def test_strangers_are_refused_and_the_owner_stays(node: FakeNode, operator: OperatorEnd, claim: dict[str, Any], code: str) -> None:
+    await operator.push(document(task(1)))
+    stranger = await node.connect()
+    await stranger.greet(**claim)
+    refused = await stranger.hear("refused")
+    assert (refused["code"], refused["epoch"]) == (code, 1)
+    assert await stranger.closed()
+    assert (await operator.push(document(task(1), revision=2)))["type"] == "accepted"
+
+
+async def test_adopting_keeps_containers_until_the_new_owner_says_otherwise(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1), epoch=9, revision=40))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    heir = await node.connect()
+    await heir.greet(swarm="other", node="theirs", epoch=1, adopt=True)
+    await heir.hear("report")
+    assert node.runtime.alive() == {uid(1)}
+    assert (heir.reports[0].epoch, heir.reports[0].revision) == (1, 0)
+    wish = dataclasses.replace(document(), swarm_id="other", node_uid="theirs", revision=1)
+    assert (await heir.push(wish))["type"] == "accepted"
+    await heir.until(lambda: uid(1) in heir.removed)
+    assert node.runtime.alive() == set()
+
+
+async def test_a_newer_session_replaces_the_older(node: FakeNode, operator: OperatorEnd) -> None:
+    second = await node.connect()
+    await second.greet()
+    assert await operator.closed()
+    assert (await second.push(document(task(1))))["type"] == "accepted"
+
+
+async def test_an_old_document_is_refused_and_the_session_goes_on(operator: OperatorEnd) -> None:
+    await operator.push(document(task(1), revision=5))
+    refused = await operator.push(document(revision=4))
+    assert refused["code"] == "StaleRevision"
+    assert (await operator.push(document(task(1), revision=6)))["type"] == "accepted"
+
+
+async def test_a_higher_epoch_in_a_document_fences_off_the_lower(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(epoch=7))
+    stale = await node.connect()
+    await stale.greet(epoch=6)
+    assert (await stale.hear("refused"))["code"] == "StaleEpoch"
+
+
+async def test_accepted_carries_the_content_hash(operator: OperatorEnd) -> None:
+    wish = document(task(1), task(2))
+    accepted = await operator.push(wish)
+    assert accepted == {"type": "accepted", "epoch": 1, "revision": 1, "hash": content_hash(wish)}
+
+
+# --- frames
+
+
+async def test_a_ping_is_answered(operator: OperatorEnd) -> None:
+    operator.send({"type": "ping", "at": 12.5})
+    assert await operator.hear("pong") == {"type": "pong", "at": 12.5}
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ({"type": "teleport"}, "UnknownMessage"),
+        ({"type": "document"}, "Malformed"),
+        ({"type": "document", "spec": {"tasks": [{"uid": "../../etc"}]}}, "Malformed"),
+        ({"type": "value"}, "Malformed"),
+        ({"type": "resolve", "source": {}}, "Malformed"),
+    ],
+)
+async def test_a_frame_that_makes_no_sense_is_answered_by_name(operator: OperatorEnd, message: dict[str, Any], code: str) -> None:
+    operator.send(message)
+    assert (await operator.hear("error"))["code"] == code
+    operator.send({"type": "ping", "at": 1})
+    await operator.hear("pong")
+
+
+async def test_bytes_that_are_no_frames_end_the_session_and_nothing_else(node: FakeNode, operator: OperatorEnd) -> None:
+    operator.send_bytes(struct.pack(">II", 2**31, 0))
+    assert await operator.closed()
+    second = await node.connect()
+    await second.greet()
+    await second.hear("report")
+
+
+async def test_nothing_is_heeded_before_the_hello(node: FakeNode) -> None:
+    operator = await node.connect()
+    operator.send({"type": "document", "spec": {}})
+    assert (await operator.hear("error"))["code"] == "ProtocolError"
+    assert await operator.closed()
+
+
+async def test_unknown_fields_of_a_newer_operator_are_ignored(node: FakeNode) -> None:
+    operator = await node.connect()
+    await operator.greet(mood="sunny")
+    wish = document(task(1))
+    operator.send({"type": "document", "spec": {**to_wire(wish), "weather": {"wind": 3}}})
+    assert (await operator.hear("accepted"))["revision"] == 1
+
+
+# --- work
+
+
+async def test_tasks_start_and_every_change_is_told_at_once(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(*(task(number) for number in range(1, 51))))
+    await operator.until(lambda: sum(report.state == "Running" for report in operator.tasks.values()) == 50)
+    assert len(node.runtime.alive()) == 50
+    node.runtime.end(uid(7), 3)
+    await operator.until(lambda: operator.tasks[uid(7)].restarts == 1)
+    assert operator.tasks[uid(7)].exit_code == 3
+
+
+async def test_values_are_asked_for_by_key_and_never_twice(node: FakeNode, operator: OperatorEnd) -> None:
+    file = DataFile("/run/secrets/password", KEY, secret=True)
+    container = Container(command=("run",), env=(EnvVar("PASSWORD", key=KEY),), files=(file,))
+    await operator.push(document(task(1, container=container), task(2, container=container)))
+    assert (await operator.hear("need"))["keys"] == [KEY]
+    await operator.until(lambda: operator.tasks[uid(1)].reason == "WaitingForSecrets")
+    operator.send({"type": "value", "key": KEY, "error": {"code": "NotFound", "message": "Secret default/db has no key password"}})
+    await operator.until(lambda: "has no key password" in operator.tasks[uid(2)].message)
+    operator.send({"type": "value", "key": KEY}, b"hunter2")
+    await operator.until(lambda: node.runtime.alive() == {uid(1), uid(2)})
+    assert "PASSWORD=hunter2" in node.runtime.containers[uid(1)].launch.env
+    assert all(frame["type"] != "need" for frame in operator.frames)
+
+
+async def test_an_operator_that_comes_later_is_asked_for_what_is_missing(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1, container=Container(command=("run",), env=(EnvVar("A", key=KEY),)))))
+    await operator.hear("need")
+    second = await node.connect()
+    await second.greet()
+    assert (await second.hear("need"))["keys"] == [KEY]
+
+
+async def test_secrets_stand_in_no_file_of_the_disk(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1, container=Container(command=("run",), env=(EnvVar("PASSWORD", key=KEY),)))))
+    await operator.hear("need")
+    operator.send({"type": "value", "key": KEY}, b"hunter2")
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    assert b"PASSWORD" in everything_below(node.paths.root)
+    assert b"hunter2" not in everything_below(node.paths.root)
+
+
+async def test_an_image_is_pulled_with_credentials_asked_for_first(node: FakeNode, operator: OperatorEnd) -> None:
+    digest = "sha256:" + "b" * 64
+    source = ImageSource("Registry", reference="private.example/app:1", credentials="pull/default/registry")
+    await operator.push(document(dataclasses.replace(task(1), image=ImageSpec(digest, source))))
+    assert (await operator.hear("need"))["keys"] == ["pull/default/registry"]
+    operator.send({"type": "value", "key": "pull/default/registry"}, b"{}")
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    assert node.images.pulled == [digest]
+
+
+async def test_a_failed_image_is_told_and_a_new_task_gets_a_new_try(node: FakeNode, operator: OperatorEnd) -> None:
+    digest = "sha256:" + "b" * 64
+    node.images.broken[digest] = ImageError("Unauthorized", "the registry answered 401; set imagePullSecret")
+    await operator.push(document(task(1, digest=digest)))
+    await operator.until(lambda: operator.tasks[uid(1)].state == "Rejected")
+    assert operator.tasks[uid(1)].reason == "Unauthorized"
+    node.images.broken.clear()
+    await operator.push(document(task(2, digest=digest), revision=2))
+    await operator.until(lambda: operator.tasks[uid(2)].state == "Running")
+
+
+async def test_images_to_hold_are_pulled_without_a_task(node: FakeNode, operator: OperatorEnd) -> None:
+    image = ImageSpec("sha256:" + "c" * 64, ImageSource("Registry", reference="r.example/x:1"))
+    await operator.push(document(images=(image,)))
+    await operator.until(
+        lambda: any(one.state == "Ready" for report in operator.reports for one in report.images if one.digest == image.digest)
+    )
+
+
+async def test_resolve_is_answered_under_its_id(operator: OperatorEnd) -> None:
+    source = {"kind": "Registry", "reference": "r.example/x:1", "credentials": "pull/default/registry"}
+    operator.send({"type": "resolve", "id": 77, "source": source})
+    assert (await operator.hear("need"))["keys"] == ["pull/default/registry"]
+    operator.send({"type": "value", "key": "pull/default/registry"}, b"robot")
+    resolved = await operator.hear("resolved")
+    assert (resolved["id"], resolved["image"]["config"]["user"]) == (77, "robot")
+
+
+async def test_a_resolve_without_its_credentials_says_why(operator: OperatorEnd) -> None:
+    source = {"kind": "Registry", "reference": "r.example/x:1", "credentials": "pull/default/registry"}
+    operator.send({"type": "resolve", "id": 78, "source": source})
+    await operator.hear("need")
+    operator.send(
+        {"type": "value", "key": "pull/default/registry", "error": {"code": "NotFound", "message": "Secret default/registry is missing"}}
+    )
+    resolved = await operator.hear("resolved")
+    assert resolved["error"]["message"] == "Secret default/registry is missing"
+
+
+async def test_health_decides(node: FakeNode, operator: OperatorEnd) -> None:
+    check = Healthcheck(exec=("check",), interval_s=0.05, retries=2)
+    container = Container(command=("run",), healthcheck=check, restart=Restart(delay_s=30))
+    node.runtime.healthy[uid(1)] = True
+    await operator.push(document(task(1, container=container)))
+    await operator.until(lambda: operator.tasks[uid(1)].state == "Running")
+    assert operator.tasks[uid(1)].healthy is True
+    node.runtime.healthy[uid(1)] = False
+    await operator.until(lambda: operator.tasks[uid(1)].restarts == 1)
+    assert operator.tasks[uid(1)].reason == "Unhealthy"
+
+
+async def test_a_daemon_that_died_finds_everything_again(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1), task(2), revision=3))
+    await operator.until(lambda: len(node.runtime.alive()) == 2)
+    starts = list(node.runtime.starts)
+    await node.stop()
+    node.runtime.end(uid(2), 1)
+    node.start()
+    second = await node.connect()
+    hello = await second.greet()
+    assert hello["bound"]["revision"] == 3
+    await second.until(lambda: second.tasks.get(uid(2)) is not None and second.tasks[uid(2)].restarts == 1)
+    assert second.tasks[uid(1)].restarts == 0
+    assert node.runtime.starts == starts
+
+
+async def test_without_a_document_containers_are_left_alone(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    await node.stop()
+    forget_documents(node.paths)
+    node.start()
+    await asyncio.sleep(0.1)
+    assert node.runtime.alive() == {uid(1)}
+
+
+async def test_uninstall_stops_everything_and_keeps_volumes(node: FakeNode, operator: OperatorEnd) -> None:
+    make_volume(node.paths, "default/shop/data")
+    await operator.push(document(task(1)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    operator.send({"type": "uninstall", "id": 5})
+    assert (await operator.hear("done")).get("error") is None
+    assert node.runtime.containers == {}
+    assert os.listdir(node.paths.root) == ["volumes"]
+    assert volume_keys(node.paths) == ("default/shop/data",)
+
+
+async def test_a_retiring_daemon_ends_and_says_nothing_more(node: FakeNode, operator: OperatorEnd) -> None:
+    local = await node.connect()
+    local.send({"type": "retire"})
+    assert await operator.closed()
+
+
+def everything_below(directory: str) -> bytes:
+    return b"".join(path.read_bytes() for path in Path(directory).rglob("*") if path.is_file())
+
+
+def forget_documents(paths: Paths) -> None:
+    for slot in Path(paths.state).glob("document-*.json"):
+        slot.unlink()
