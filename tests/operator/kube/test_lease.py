@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -402,9 +401,7 @@ asyncio.run(main(sys.argv[1]))
 
 async def test_a_stopped_process_that_wakes_up_writes_nothing_more(swarm: Swarm) -> None:
     """A real process, really stopped (SIGSTOP) in the middle of its writes, for longer than its Lease."""
-    frozen = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", LEADER, swarm.fake.url, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": "operator"}
-    )
+    frozen = await asyncio.create_subprocess_exec(sys.executable, "-c", LEADER, swarm.fake.url, stdout=asyncio.subprocess.PIPE)
     assert frozen.stdout is not None
     try:
         assert await asyncio.wait_for(frozen.stdout.readline(), 20) == b"acquired 1\n"
