@@ -42,12 +42,19 @@ def home_constraint(image: Image) -> tuple[str, ...]:
     return () if archive is None or archive.node_path is None else (f"node.name == {archive.node_path.node_ref.name}",)
 
 
+def repository_of(reference: str) -> str:
+    """Host and path of a reference, without tag and digest: one Secret may hold credentials for many registries."""
+    bare = reference.partition("@")[0]
+    head, _, last = bare.rpartition("/")
+    return f"{head}/{last.partition(':')[0]}" if head else last.partition(":")[0]
+
+
 def _registry(namespace: str, registry: RegistrySource) -> ImageSource:
-    bundle = registry.ca_bundle
+    bundle, secret = registry.ca_bundle, registry.pull_secret_ref
     return ImageSource(
         kind="Registry",
         reference=registry.reference,
-        credentials=None if registry.pull_secret_ref is None else f"pull/{namespace}/{registry.pull_secret_ref.name}",
+        credentials=None if secret is None else f"pull/{namespace}/{secret.name}/{repository_of(registry.reference)}",
         ca_bundle=None if bundle is None else f"ca/{namespace}/{bundle.name}/{bundle.key}",
         insecure=registry.insecure,
         platform=registry.platform,

@@ -14,7 +14,7 @@ _HUB = ("index.docker.io", "docker.io", "registry-1.docker.io")
 
 
 def registry_credentials(entries: Mapping[str, bytes], repository: str, *, secret: str) -> dict[str, str]:
-    """`repository` is "host/path" without tag; the entry with the longest matching prefix counts, as kubelet has it.
+    """`repository` is the reference without tag; the entry with the longest matching prefix counts, as kubelet has it.
 
     {"username", "password"}, {"identitytoken"}, or {} where the Secret has nothing for that registry: the pull is then anonymous.
     Raises InvalidSpec when the Secret is none of that type.
@@ -36,7 +36,10 @@ def _normal(name: str) -> str:
     for version in ("/v1", "/v2"):
         bare = bare.removesuffix(version)
     host, slash, path = bare.partition("/")
-    return ("docker.io" if host in _HUB else host) + slash + path
+    if host in _HUB:
+        return f"docker.io{slash}{path}"
+    # A first part without dot, colon or capital is no host: the reference means Docker Hub.
+    return bare if "." in host or ":" in host or host == "localhost" or host != host.lower() else f"docker.io/{bare}"
 
 
 def _covers(prefix: str, repository: str) -> bool:

@@ -139,7 +139,7 @@ def test_secrets_and_bundles_are_named_by_key() -> None:
         "insecure": True,
     }
     assert image_source(image(registry=registry)) == ImageSource(
-        "Registry", reference="r.example/app:1", credentials="pull/shop/cred", ca_bundle="ca/shop/trust/ca.pem", insecure=True
+        "Registry", reference="r.example/app:1", credentials="pull/shop/cred/r.example/app", ca_bundle="ca/shop/trust/ca.pem", insecure=True
     )
     assert image_source(image(archive={"url": "https://x.example/a.tar", "sha256": "c" * 64})) == ImageSource(
         "ArchiveUrl", url="https://x.example/a.tar", sha256="c" * 64
