@@ -34,7 +34,7 @@ def _own_swarm(bridge: Bridge, registry: Registry) -> Swarm:
         plane = ControlPlane(address=bridge.address)
     except MissingOnMachine as missing:
         pytest.skip(str(missing))
-    return Swarm(bridge=bridge, plane=plane.start(), registry=registry, environment={"PYTHONPATH": "/tmp/hack"})
+    return Swarm(bridge=bridge, plane=plane.start(), registry=registry)
 
 
 @pytest.fixture
