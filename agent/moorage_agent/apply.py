@@ -83,8 +83,12 @@ class ApplyLoop:
             self._timers.pop(uid, (0, None))
             return
         now = self._clock()
-        for step in task_steps(self._world.view(uid, now), now):
-            self._perform(uid, step, now)
+        try:
+            for step in task_steps(self._world.view(uid, now), now):
+                self._perform(uid, step, now)
+        except Exception:  # whatever it is, it is this task's alone: the others go on
+            log.exception("a task's next step failed by a bug", extra={"fields": {"task": uid}})
+            asyncio.get_running_loop().call_later(TRY_AGAIN_S, self.touch, (uid,))
         self._changed(uid)
 
     def _perform(self, uid: str, step: Step, now: Moment) -> None:

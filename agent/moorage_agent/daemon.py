@@ -21,6 +21,7 @@ from moorage_agent.journal import rotate
 from moorage_agent.leftovers import Leftovers, nearly_full
 from moorage_agent.paths import Paths
 from moorage_agent.prober import Prober
+from moorage_agent.protocol import Feature
 from moorage_agent.pulls import Puller
 from moorage_agent.report import Reporter
 from moorage_agent.runtime.runtime import ContainerState
@@ -50,7 +51,9 @@ class Daemon:
         world = self._world = World(values)
         self._reporter = Reporter(world, clock)
         self._prober = Prober(world, runtime, clock=clock, verdict=self._on_verdict)
-        self._executor = Executor(world, runtime=runtime, images=images, store=self._store, paths=paths, clock=clock)
+        self._executor = Executor(
+            world, runtime=runtime, images=images, store=self._store, paths=paths, clock=clock, features=self._features
+        )
         self._loop = ApplyLoop(world, self._executor, clock=clock, pull=self._on_pull, ask=self._ask, changed=self._on_change)
         self._puller = Puller(world, images, pull, clock=clock, changed=self._on_image, ask=self._ask)
         self._contact = Contact(world, paths, clock=clock, again=self._loop.touch)
@@ -153,6 +156,9 @@ class Daemon:
         self._loop.touch(self._world.tasks)
         self._want_images()
 
+    def _features(self) -> tuple[Feature, ...]:
+        return self._reporter.facts.features if self._reporter.facts else ()
+
     # --- what needs no haste, and what a lost event would otherwise leave undone
 
     async def _keep_house(self) -> None:
@@ -162,12 +168,17 @@ class Daemon:
             for container in self._runtime.observe():
                 self._see(container)
             self._touch_all()
+            self._executor.save_again()
             self.desk.ask(self._world.values.missing(self._world.keys_in_use()), again=True)
             self._reporter.facts_changed(await executor(None, host_facts, self._paths, self._host_id, self._runtime.features()))
             await self._sweep()
             rotate(self._paths.agent_log)
 
     async def _sweep(self) -> None:
+        """Values, images, and what is left of containers whose directories are gone."""
+        if self._world.document is not None:
+            for uid in await self._runtime.remove_orphans(list(self._world.tasks)):
+                log.warning("removed the remains of a container nobody knows", extra={"fields": {"task": uid}})
         keys = self._world.keys_in_use() | {key for image in self._world.wished_images() for key in source_keys(image.source)}
         gone = self._world.values.sweep(keys, (), older_than_s=SWEEP_AGE_S)
         if gone:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from moorage_agent import ownership
@@ -23,6 +24,7 @@ from moorage_agent.world import World
 log = logging.getLogger("moorage.desk")
 
 VALUES_WITHIN_S = 60.0
+RESOLVES_IN_FLIGHT = 4
 
 
 class OperatorDesk:
@@ -48,6 +50,7 @@ class OperatorDesk:
         self._intake = Intake()
         self._session: Session | None = None
         self._syncing = False
+        self._threads = ThreadPoolExecutor(RESOLVES_IN_FLIGHT, "resolve")
         self._arrival = asyncio.Event()
 
     def held_document(self) -> tuple[NodeSpec, str] | None:
@@ -62,6 +65,7 @@ class OperatorDesk:
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
+        self._threads.shutdown(wait=False)
         self._host.sync()
 
     # --- session.Desk
@@ -126,7 +130,7 @@ class OperatorDesk:
     async def resolve(self, source: ImageSource) -> ResolvedImage:
         keys = source_keys(source)
         await self._have(keys)
-        return await asyncio.get_running_loop().run_in_executor(None, self._resolve, source)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._resolve, source)
 
     async def uninstall(self) -> None:
         assert self._world.document is not None or not self._world.tasks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from moorage_agent.images.store import Image
@@ -27,6 +27,8 @@ class Runtime(Protocol):
     async def exec(self, uid: str, argv: Sequence[str], *, timeout_s: float) -> ExecResult: ...
 
     async def remove(self, uid: str) -> None: ...
+
+    async def remove_orphans(self, known: Iterable[str]) -> list[str]: ...
 
     def features(self) -> tuple[Feature, ...]: ...
 

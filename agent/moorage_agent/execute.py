@@ -13,8 +13,9 @@ from moorage_agent.engine import Images, Runtime
 from moorage_agent.errors import AgentError, HostLacks, InvalidTask, StartFailed
 from moorage_agent.materials import gather
 from moorage_agent.merge import launch_of
+from moorage_agent.needs import check_needs
 from moorage_agent.paths import Paths
-from moorage_agent.protocol import Restart
+from moorage_agent.protocol import Feature, Restart
 from moorage_agent.restart import after_exit
 from moorage_agent.runtime.launch import Launch
 from moorage_agent.state import TaskStore
@@ -32,9 +33,20 @@ _PASSING = {errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EMFILE, errno.ENFILE
 
 
 class Executor:
+    """`features`: what this host can do, as far as known."""
+
     def __init__(
-        self, world: World, *, runtime: Runtime, images: Images, store: TaskStore, paths: Paths, clock: Callable[[], Moment]
+        self,
+        world: World,
+        *,
+        runtime: Runtime,
+        images: Images,
+        store: TaskStore,
+        paths: Paths,
+        clock: Callable[[], Moment],
+        features: Callable[[], tuple[Feature, ...]],
     ) -> None:
+        self._features = features
         self._world = world
         self._runtime = runtime
         self._images = images
@@ -81,6 +93,7 @@ class Executor:
         state = self._world.tasks[step.uid]
         assert state.spec is not None
         try:
+            check_needs(state.spec, self._features())
             self._store.save_spec(state.spec)
             state.launch = self._resolve(state)
             if state.spec.desired_state == "Ready" and not state.record.ready:
@@ -118,9 +131,26 @@ class Executor:
         materials = gather(state.spec, paths=self._paths, values=self._world.values, node_name=node_name)
         return launch_of(state.spec, image, materials, paths=self._paths, node_name=node_name)
 
+    def save_again(self) -> None:
+        """Write the records a full disk did not take."""
+        for state in self._world.tasks.values():
+            if state.unsaved:
+                self._save(state, state.record)
+
     def _save(self, state: TaskState, record: Record) -> None:
-        self._store.save_record(state.uid, record)
+        """A disk that takes nothing must not keep a container from being stopped: then memory goes ahead of the disk.
+
+        A daemon that dies in between reads the older record and notes again what it observes.
+        """
         state.record = record
+        try:
+            self._store.save_record(state.uid, record)
+        except OSError as error:
+            if not state.unsaved:
+                log.warning("a record cannot be written", extra={"fields": {"task": state.uid, "error": str(error)}})
+            state.unsaved = True
+        else:
+            state.unsaved = False
 
 
 def _trouble(error: AgentError | OSError) -> Trouble:

@@ -1,6 +1,7 @@
 """What an image and a task say together: one start of a container, by Docker's rules. Pure.
 
 command replaces the image's entrypoint and drops its arguments; args replaces the arguments alone. Variables add up by name; the task wins.
+PATH, HOSTNAME and TERM are the runtime's to default.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from moorage_agent.paths import Paths
 from moorage_agent.protocol import DataFile, EnvVar, ImageConfig, Mount, TaskSpec
 from moorage_agent.runtime.launch import Bind, Launch, Tmpfs
 from moorage_agent.templates import expand, names_of
-
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def launch_of(task: TaskSpec, image: Image, materials: Materials, *, paths: Path
         run=1,
         layers=image.layers,
         argv=argv_of(task, image.config),
-        env=_env(task, image.config, materials, names, hostname),
+        env=_env(task, image.config, materials, names),
         cwd=container.working_dir or image.config.working_dir or "/",
         user=container.user or image.config.user,
         groups=container.groups,
@@ -69,10 +68,8 @@ def mount_source(mount: Mount, names: Mapping[str, str]) -> str:
     return expand(mount.source, names, where=f"mount {mount.target}")
 
 
-def _env(task: TaskSpec, image: ImageConfig, materials: Materials, names: Mapping[str, str], hostname: str) -> tuple[str, ...]:
-    merged = {"PATH": DEFAULT_PATH, "HOSTNAME": hostname}
-    if task.container.tty:
-        merged["TERM"] = "xterm"
+def _env(task: TaskSpec, image: ImageConfig, materials: Materials, names: Mapping[str, str]) -> tuple[str, ...]:
+    merged: dict[str, str] = {}
     for entry in image.env:
         name, _, value = entry.partition("=")
         merged[name] = value

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import random
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from moorage_agent.engine import Images, Pull
 from moorage_agent.errors import AgentError, ImageError, Interrupted
@@ -36,6 +37,7 @@ class Puller:
         changed: Callable[[str], None],
         ask: Callable[[tuple[str, ...]], None],
     ) -> None:
+        self._threads = ThreadPoolExecutor(PULLS_IN_FLIGHT, "pull")  # their own: a slow registry must not hold up anything else
         self._world, self._store, self._fetch, self._clock, self._changed, self._ask = world, store, pull, clock, changed, ask
         self._places = asyncio.Semaphore(PULLS_IN_FLIGHT)
         self._pulls: dict[str, tuple[asyncio.Task[None], Cancellation]] = {}
@@ -100,8 +102,9 @@ class Puller:
                     loop.call_soon_threadsafe(self._progress, spec.digest, done, total)
 
                 image = await loop.run_in_executor(
-                    None, lambda: self._fetch(spec, self._world.values.get, self._store, progress, cancellation=cancellation)
+                    self._threads, lambda: self._fetch(spec, self._world.values.get, self._store, progress, cancellation=cancellation)
                 )
+            log.info("pulled", extra={"fields": {"digest": spec.digest, "bytes": image.size}})
             self._have(image)
         except Interrupted:
             self.forget(spec.digest)

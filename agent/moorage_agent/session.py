@@ -142,6 +142,10 @@ class Session:
             return
         except ProtocolError as error:
             self.send({"type": "error", "code": "Malformed", "message": f"{kind}: {error}"})
+        except AgentError as error:
+            self.send({"type": "error", "code": error.code, "message": f"{kind}: {error.message}"})
+        except OSError as error:
+            self.send({"type": "error", "code": "HostError", "message": f"{kind}: the host refused: {error}"})
         if self._claimed:
             self._desk.heard(self)
 

@@ -15,7 +15,7 @@ from moorage_agent.values import ValueStore, keys_of
 
 @dataclass
 class TaskState:
-    """One task. `launch` is what Prepare made for the next start; `prepared` stays true afterwards."""
+    """One task. `launch` is what Prepare made for the next start; `prepared` stays true after it. `unsaved`: the disk lacks the record."""
 
     uid: str
     spec: TaskSpec | None = None
@@ -27,6 +27,7 @@ class TaskState:
     trouble: Trouble | None = None
     health: Health | None = None
     busy: bool = False
+    unsaved: bool = False
 
 
 class World:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,6 +134,12 @@ class FakeRuntime:
         await asyncio.sleep(0)
         self.kill(uid)
         self.containers.pop(uid, None)
+
+    async def remove_orphans(self, known: Iterable[str]) -> list[str]:
+        orphans = sorted(self.containers.keys() - set(known))
+        for uid in orphans:
+            await self.remove(uid)
+        return orphans
 
     def features(self) -> tuple[Feature, ...]:
         return ()

@@ -64,6 +64,7 @@ class Simulation:
             store=cast("Any", self.store),
             paths=self.paths,
             clock=self.clock,
+            features=lambda: (),
         )
         for uid in self.store.known():
             state, spec = TaskState(uid, record=self.store.record(uid)), self.store.spec(uid)

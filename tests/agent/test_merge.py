@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from moorage_agent.errors import InvalidTask
 from moorage_agent.images.store import Image
-from moorage_agent.merge import DEFAULT_PATH, Materials, argv_of, launch_of
+from moorage_agent.merge import Materials, argv_of, launch_of
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import Container, DataFile, EnvVar, ImageConfig, Mount
 from moorage_agent.runtime.launch import Bind, Launch, Tmpfs
@@ -42,11 +42,12 @@ def launched(container: Container, config: ImageConfig | None = None, materials:
 
 def test_variables_add_up_and_the_tasks_win() -> None:
     launch = launched(Container(env=(EnvVar("A", "task"), EnvVar("C", "3"))), ImageConfig(env=("A=image", "B=2", "E")))
-    assert launch.env == (f"PATH={DEFAULT_PATH}", "HOSTNAME=web-1-x", "A=task", "B=2", "E=", "C=3")
+    assert launch.env == ("A=task", "B=2", "E=", "C=3")
 
 
-def test_the_images_path_counts() -> None:
-    assert "PATH=/opt" in launched(Container(), ImageConfig(env=("PATH=/opt",))).env
+def test_the_hostname_is_the_tasks_name_unless_it_says_otherwise() -> None:
+    assert launched(Container()).hostname == "web-1-x"
+    assert launched(Container(), name="w" * 62 + "-x").hostname == "w" * 62
 
 
 def test_a_variable_may_come_from_a_value_that_travels_apart_and_never_shows() -> None:
