@@ -111,9 +111,9 @@ class Cache:
         self._drop(key, old, version)
         return True
 
-    def relist(self) -> Relist:
-        """Begins a comparison with a full list, which may arrive in pages while other changes go on."""
-        return Relist(self, began_at=self.newest.version if self.newest else 0)
+    def relist(self, namespace: str = "") -> Relist:
+        """Begins a comparison with a full list (of one namespace, or of all), which may arrive in pages while other changes go on."""
+        return Relist(self, namespace, began_at=self.newest.version if self.newest else 0)
 
     def _note(self, sign: Sign) -> None:
         if self.newest is None or sign.version > self.newest.version:
@@ -187,8 +187,9 @@ class Cache:
 class Relist:
     """One full list against the cache: takes what is newer, and finds the deletions nobody told us about."""
 
-    def __init__(self, cache: Cache, *, began_at: int) -> None:
+    def __init__(self, cache: Cache, namespace: str, *, began_at: int) -> None:
         self._cache = cache
+        self._namespace = namespace
         self._began_at = began_at
         self._seen: set[Key] = set()
         self._rewound = self._set_back = False
@@ -206,14 +207,16 @@ class Relist:
     def done(self, version: str) -> list[Key]:
         """Forgets what the list lacks and returns its keys. An object newer than the list answers a write made since, and stays."""
         listed_at = parse_version(version)
-        gone = [
-            key for key, obj in self._cache._objects.items() if key not in self._seen and (self._rewound or version_of(obj) <= listed_at)
-        ]
+        unseen = [(key, obj) for key, obj in self._cache._objects.items() if self._covers(key) and key not in self._seen]
+        gone = [key for key, obj in unseen if self._rewound or version_of(obj) <= listed_at]
         for key in gone:
             self._cache._drop(key, self._cache._objects[key], listed_at)
         if gone or self._set_back:
             self._cache._recall()
         return gone
+
+    def _covers(self, key: Key) -> bool:
+        return self._namespace in ("", key.namespace)
 
 
 def _at_least(held: int, offered: int) -> bool:

@@ -152,6 +152,7 @@ async def _output(process: asyncio.subprocess.Process, name: str) -> bytes:
     finally:
         if process.returncode is None:
             process.kill()
+            await process.wait()
     return output
 
 

@@ -143,7 +143,11 @@ class Informer:
         self.failures += 1
         self._failures_in_a_row += 1
         delay_s = self._backoff.delay(self._failures_in_a_row, self._random)
-        log.info("watch interrupted", extra={"resource": str(self._cache.resource), "error": str(error), "again_in_s": round(delay_s, 1)})
+        # Watches break every day; one that does not come back, or is refused (a missing role), is for a person to see.
+        routine = isinstance(error, ApiUnavailable | TooManyRequests | Gone) and self._failures_in_a_row < 4
+        level = logging.INFO if routine else logging.WARNING
+        about = {"resource": str(self._cache.resource), "error": str(error), "again_in_s": round(delay_s, 1)}
+        log.log(level, "watch interrupted", extra=about)
         await self._clock.sleep(delay_s)
 
     def _about(self, seconds: float) -> float:
@@ -152,7 +156,7 @@ class Informer:
 
 async def relist(api: KubeApi, cache: Cache, **selection: Unpack[Selection]) -> str:
     """One full list into the cache, what it lacks removed; returns its version. Also for caches that something else feeds."""
-    comparison, version = cache.relist(), ""
+    comparison, version = cache.relist(selection.get("namespace", "")), ""
     async with aclosing(api.pages(cache.resource, **selection)) as pages:
         async for page in pages:
             comparison.page(page.items, page.version)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Generic, Literal, TypeVar
 
-from moorage_operator.errors import InvalidSpec, MoorageError, NotLeader
+from moorage_operator.errors import Conflict, InvalidSpec, MoorageError, NotLeader
 from moorage_operator.kube.backoff import Backoff
 from moorage_operator.kube.clock import Clock, Timer
 
@@ -135,6 +135,9 @@ class WorkQueue(Generic[K]):
         except InvalidSpec as error:
             log.info("reconcile refused", extra=context | {"error": str(error)})
             return self._settled(key, "invalid", None)
+        except Conflict as error:
+            log.info("reconcile overtaken", extra=context | {"error": str(error)})
+            return "failed", self._postponed(key)
         except MoorageError as error:
             log.warning("reconcile failed", extra=context | {"error": str(error), "failures": self._failures.get(key, 0) + 1})
             return "failed", self._postponed(key)

@@ -74,7 +74,7 @@ class Transport:
                 raise NotLeader(f"cannot {request.describe()}: this process does not hold the Lease")
             answer = await self._exchange(request, url, data)
             if answer.status < 400:
-                return orjson.loads(answer.body)
+                return _parsed(request, answer.body)
             if not (tries_left and await self._worth_another_try(answer)):
                 break
         raise error_of(request.describe(), answer.status, answer.headers, answer.body)
@@ -112,9 +112,11 @@ class Transport:
             return await self._once(request, url, data)
         except aiohttp.ClientConnectorError as error:
             raise _unavailable(request, error) from error
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError):
             # A server that goes away closes its idle connections, often just as one is used again: the next is a new one.
             return await self._last(request, url, data)
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unavailable(request, error) from error
 
     async def _last(self, request: Request, url: URL, data: bytes | None) -> _Answer:
         try:
@@ -163,6 +165,14 @@ class _Answer(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
     authorization: str | None
+
+
+def _parsed(request: Request, body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        # Not the API server: something in between that answers 200 to everything.
+        raise ApiUnavailable(f"cannot {request.describe()}: the answer is not JSON: {body[:80].decode(errors='replace')}") from error
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -185,6 +185,23 @@ async def test_connections_cut_again_and_again_are_reported(fake: FakeApi, api: 
         await api.create(WIDGETS, widget())
 
 
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n{", b"nonsense"]
+)
+async def test_what_no_api_server_says_is_unavailable(answer: bytes) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as listener:
+        address = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        async with KubeApi(Credentials(address), clock=SystemClock()) as api:
+            with pytest.raises(ApiUnavailable):
+                await api.get(WIDGETS, A)
+
+
 # --- identity
 
 
