@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import secrets
+import sys
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from random import Random
 
 import kopf
 
-from moorage_operator import handlers, logs
+from moorage_operator import handlers, logs, uninstall
 from moorage_operator.api import Image, Node, Service, Stack, Task
 from moorage_operator.command import Command
 from moorage_operator.fleet.archive import agent_archive
@@ -147,6 +149,7 @@ class Operator:
         triggers.connect(world)
         for kind, cache in metadata.items():
             cache.subscribe(triggers.data_changed(world, kind))
+        watch_metadata = partial(Informer, api, clock=clock, random=random, metadata_only=True)
         command = Command(
             world,
             api=api,
@@ -154,9 +157,9 @@ class Operator:
             queues=queues,
             watched={resource: caches[resource] for resource in handlers.WATCHED},
             informers={
-                "tasks": Informer(api, caches[TASKS], clock=clock, random=random),
-                "secrets": Informer(api, metadata["Secret"], clock=clock, random=random, metadata_only=True),
-                "configmaps": Informer(api, metadata["ConfigMap"], clock=clock, random=random, metadata_only=True),
+                **_informers(partial(Informer, api, caches[TASKS], clock=clock, random=random), "tasks", self._settings.served),
+                **_informers(partial(watch_metadata, metadata["Secret"]), "secrets", self._settings.secrets_served),
+                **_informers(partial(watch_metadata, metadata["ConfigMap"]), "configmaps", self._settings.served),
             },
             clock=clock,
             random=random,
@@ -173,10 +176,29 @@ def _again(queues: dict[Resource, WorkQueue[Key]], resource: Resource, key: Key)
     queues[resource].add(key)
 
 
-def main() -> None:
-    """Run until SIGTERM, or until another process leads."""
+def _informers(informer: Callable[..., Informer], name: str, namespaces: Sequence[str]) -> dict[str, Informer]:
+    """One for each namespace, feeding one cache: what may read a namespace may not list all of them."""
+    return {f"{name} in {namespace}" if namespace else name: informer(namespace=namespace) for namespace in namespaces}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """What the command line says; the operator itself when it says nothing."""
+    parser = argparse.ArgumentParser(prog="python -m moorage_operator", description=main.__doc__)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    verbs.add_parser("run", help="run the operator until SIGTERM, or until another process leads (the default)")
+    guard = verbs.add_parser("uninstall-guard", help="end with 1, and say why, while Stacks, Services, Tasks or Nodes need the operator")
+    guard.add_argument("--release-finalizers", action="store_true", help="first let go of Tasks and Nodes that are being deleted")
+    guard.add_argument("--deployment", default="moorage", help="the operator's Deployment, named in what is printed")
+    given = parser.parse_args(argv)
     settings = Settings()
     logs.configure(settings.log_level)
+    if given.verb == "uninstall-guard":
+        guard_uninstall = uninstall.guard(settings, deployment=given.deployment, release_finalizers=given.release_finalizers)
+        sys.exit(asyncio.run(guard_uninstall))
+    _run(settings)
+
+
+def _run(settings: Settings) -> None:
     os.environ.setdefault("LOGNAME", "moorage")  # asyncssh wants to know who runs it; a container's uid may have no name
     credentials = login.load()
     operator = Operator(settings, credentials)

@@ -114,8 +114,9 @@ class Command:
             await self._relist_all()
 
     async def _relist_all(self) -> None:
-        for cache in self._watched.values():
-            await relist(self._api, cache)
+        for resource, cache in self._watched.items():
+            for namespace in self.world.settings.served if resource.namespaced else ("",):
+                await relist(self._api, cache, namespace=namespace)
 
     def _cache(self, resource: Resource) -> Cache:
         return self._watched.get(resource, self.world.tasks.raw)

@@ -22,7 +22,7 @@ class Settings(BaseSettings):
     """The operator's own namespace: Lease, the swarm's identity, and the keys of Nodes live there and nowhere else."""
 
     watch_namespaces: tuple[str, ...] = ()
-    """Namespaces whose Stacks, Services and Images are served; empty: all."""
+    """Namespaces whose Stacks, Services and Images are served, as a JSON list; empty: all."""
 
     lease: str = "moorage-operator"
     """Name of the Lease that decides which process commands the swarm."""
@@ -59,3 +59,13 @@ class Settings(BaseSettings):
     """Share of the nodes that get a new agent version at a time, after the first node proved it."""
 
     log_level: str = "INFO"
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The namespaces to list and watch, one by one; "" means all at once."""
+        return tuple(dict.fromkeys(self.watch_namespaces)) or ("",)
+
+    @property
+    def secrets_served(self) -> tuple[str, ...]:
+        """Those whose Secrets are watched: the keys of Nodes are in the operator's own."""
+        return tuple(dict.fromkeys((*self.watch_namespaces, self.namespace))) if self.watch_namespaces else ("",)
