@@ -4,7 +4,6 @@ import base64
 import json
 
 import pytest
-
 from moorage_operator.errors import InvalidSpec
 from moorage_operator.plan.image_source import repository_of
 from moorage_operator.reconcile.pull_secret import registry_credentials
