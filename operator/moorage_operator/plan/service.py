@@ -118,7 +118,7 @@ def _draft(look: Look, want: Want, wish: Wish, hosts: Hosts, node: NodeView | No
         desired_state="Ready" if want.gated else "Running",
         handover=START_FIRST if wish.start_first else STOP_FIRST,
         stop_after=None if on_disconnect is None else on_disconnect.stop_after,
-        optional=want.leaves is not None,
+        leaves=want.leaves,
     )
 
 

@@ -21,9 +21,8 @@ START_FIRST = "StartFirst"
 class TaskDraft:
     """A Task to be placed, then created. `container` is the wire form of protocol.Container.
 
-    `optional`: it would be an improvement, not a duty (a crashing task moves to a better node); it is created only when a node other than
-    that of the Task it replaces is found. Any other draft without a node is created as Pending, with the reasons. `reason` says why
-    there is a new Task, for an Event.
+    `leaves`: the node to get away from, for a task that keeps crashing there. That is an improvement, not a duty: see `worth_it`. Any other
+    draft without a node is created as Pending, with the reasons. `reason` says why there is a new Task, for an Event.
     """
 
     name: str
@@ -37,7 +36,15 @@ class TaskDraft:
     desired_state: str = "Running"
     handover: str = STOP_FIRST
     stop_after: str | None = None
-    optional: bool = False
+    leaves: str | None = None
+
+    @property
+    def optional(self) -> bool:
+        return self.leaves is not None
+
+    def worth_it(self, node: str | None) -> bool:
+        """Whether to create it, given the node that was found for it."""
+        return self.leaves is None or node not in (None, self.leaves)
 
     def describe(self) -> str:
         behind = f" in place of {self.replaces}" if self.replaces else ""

@@ -14,7 +14,7 @@ from ..api import Image, Service, ServiceSpec, find, seconds
 from ..errors import InvalidSpec
 from .container import Compiled, Owner, compile_container
 from .container_data import DataVersions
-from .image_source import home_constraint
+from .image_source import home_constraint, source_text
 from .loss_rule import LossRule, check_disconnect, loss_rule
 from .placement_demand import demand_of
 from .placement_needs import Demand, ServiceKey
@@ -113,9 +113,9 @@ def pinned_digest(spec: ServiceSpec, image: Image | None) -> tuple[str | None, P
                 "ImageMissing", f"{asked} does not exist in this namespace: create it or change task.imageRef", stalled=True
             )
         return None, Problem("ImageNotResolved", f"image {asked} is not resolved to a digest yet")
-    source = image.spec.registry.reference if image.spec.registry is not None else None
-    current = spec.task.image is None or source == spec.task.image
-    if current and image.status.digest is not None and (source is None or image.status.reference in (None, source)):
+    source = source_text(image)
+    current = spec.task.image in (None, source)
+    if current and image.status.digest is not None and image.status.reference == source:
         return image.status.digest, None
     ready = find(image.status.conditions, "Ready")
     why = f": {ready.message}" if current and ready is not None and ready.status == "False" and ready.message else ""

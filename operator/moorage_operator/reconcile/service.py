@@ -63,9 +63,10 @@ async def _carry_out(plan: ServicePlan, service: Service, image: Image | None, w
 
 async def _create(drafts: Sequence[TaskDraft], service: Service, image: Image | None, world: World) -> list[Unplaceable]:
     outcomes = await world.placer.place([draft.needs for draft in drafts])
-    worth = [
-        (draft, outcome) for draft, outcome in zip(drafts, outcomes, strict=True) if isinstance(outcome, Placement) or not draft.optional
-    ]
+    placed = list(zip(drafts, outcomes, strict=True))
+    worth = [(draft, outcome) for draft, outcome in placed if draft.worth_it(_node(outcome))]
+    for draft in (draft for draft, outcome in placed if not draft.worth_it(_node(outcome))):
+        world.placer.forget(draft.needs)
     await together(create_task(world, service, image, draft, outcome) for draft, outcome in worth)
     return [outcome for _, outcome in worth if isinstance(outcome, Unplaceable)]
 
@@ -81,6 +82,10 @@ async def _place_pending(plan: ServicePlan, service: Service, image: Image | Non
     outcomes = await world.placer.place([pending_needs(service, task, image) for task in pending])
     await together(place_task(world, task, image, outcome) for task, outcome in zip(pending, outcomes, strict=True))
     return [outcome for outcome in outcomes if isinstance(outcome, Unplaceable)]
+
+
+def _node(outcome: Placement | Unplaceable) -> str | None:
+    return outcome.node if isinstance(outcome, Placement) else None
 
 
 def _waits(task: Task) -> bool:

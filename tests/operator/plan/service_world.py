@@ -47,6 +47,7 @@ class World:
     crashes: set[str] = field(default_factory=set)
     finishes: set[str] = field(default_factory=set)
     room: int = 1000
+    grace_s: float = 0
     data: DataVersions = field(default_factory=DataVersions)
     image_ready: bool = True
     uids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -141,7 +142,7 @@ class World:
 
     def _create(self, draft: TaskDraft) -> None:
         node = self._place(draft)
-        if draft.name in self.tasks or (draft.optional and node is None):
+        if draft.name in self.tasks or not draft.worth_it(node):
             return
         spec = {
             "service": "web",
@@ -170,7 +171,7 @@ class World:
     def _place(self, draft: TaskDraft) -> str | None:
         """The emptiest host; the place of the Task that makes way counts as free."""
         here = self._node_of(draft.replaces)
-        return self._emptiest(draft.needs.home.node if draft.needs.home else None, free=here, without=here if draft.optional else None)
+        return self._emptiest(draft.needs.home.node if draft.needs.home else None, free=here, without=draft.leaves)
 
     def place_pending(self) -> None:
         """What the placement worker does for Tasks that found no node."""
@@ -211,17 +212,18 @@ class World:
 
     def _work_on(self, host: Host) -> None:
         here = {task["metadata"]["uid"]: task for task in self.tasks.values() if task["spec"].get("nodeName") == host.name}
-        document = {
-            uid: task for uid, task in here.items() if "deletionTimestamp" not in task["metadata"] and task["status"]["state"] != "Orphaned"
-        }
-        for uid in host.running - document.keys():
-            host.running.discard(uid)
-        for task in here.values():
-            if "deletionTimestamp" in task["metadata"]:
-                del self.tasks[task["metadata"]["name"]]
+        leaving = {uid for uid, task in here.items() if "deletionTimestamp" in task["metadata"]}
+        document = {uid: task for uid, task in here.items() if uid not in leaving and task["status"]["state"] != "Orphaned"}
+        stopping = {uid for uid in leaving & host.running if self._in_grace(here[uid])}
+        host.running &= document.keys() | stopping
+        for uid in leaving - stopping:
+            del self.tasks[here[uid]["metadata"]["name"]]
         for uid, task in sorted(document.items()):
-            if task["status"]["state"] not in ENDED:
+            if task["status"]["state"] not in ENDED and task["spec"].get("replaces") not in stopping:
                 self._advance(host, uid, task, document)
+
+    def _in_grace(self, task: dict[str, Any]) -> bool:
+        return self.now < datetime.fromisoformat(task["metadata"]["deletionTimestamp"]) + timedelta(seconds=self.grace_s)
 
     def _advance(self, host: Host, uid: str, task: dict[str, Any], document: dict[str, dict[str, Any]]) -> None:
         state, wants_run = task["status"]["state"], task["spec"]["desiredState"] == "Running"

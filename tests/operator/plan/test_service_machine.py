@@ -28,11 +28,13 @@ class ServiceMachine(RuleBasedStateMachine):
         mode=st.sampled_from(["Replicated", "Replicated", "Global"]),
         sticky=st.sampled_from([None, True]),
         hosts=st.integers(1, 4),
+        grace_s=st.sampled_from([0, 2]),
     )
-    def begin(self, order: str, parallelism: int, delay: str, mode: str, sticky: bool | None, hosts: int) -> None:
+    def begin(self, order: str, parallelism: int, delay: str, mode: str, sticky: bool | None, hosts: int, grace_s: float) -> None:
         spec: dict[str, Any] = {"mode": mode, "update": {"order": order, "parallelism": parallelism, "delay": delay}}
         spec |= {"placement": {"sticky": sticky}} if sticky is not None else {}
         self.world = World(spec | ({"replicas": 3} if mode == "Replicated" else {}))
+        self.world.grace_s = grace_s
         self.world.rejects, self.world.crashes = {"rejected"}, {"crashing"}
         for number in range(hosts):
             self.world.add_host(f"n{number}")
@@ -121,7 +123,7 @@ class ServiceMachine(RuleBasedStateMachine):
         retried = any(task["status"]["state"] == "Rejected" for task in self.world.slot(slot))
         if len(alive) < 2 or retried or alive[-1]["spec"]["version"] != self.world.version:
             return False
-        return any(task["status"]["conditions"][0]["status"] == "True" and "lastExits" not in task["status"] for task in alive[:-1])
+        return any(_served(task, alive[-1]["metadata"]["creationTimestamp"]) for task in alive[:-1])
 
     @invariant()
     def same_plan_for_any_order(self) -> None:
@@ -145,6 +147,11 @@ class ServiceMachine(RuleBasedStateMachine):
         for slot in world.slots():
             assert sum(task["status"]["state"] in ENDED for task in world.slot(slot)) <= 2, world.show()
         assert not [step for step in world.plan().steps() if not (isinstance(step, TaskDraft) and step.optional)]
+
+
+def _served(task: dict[str, Any], then: str) -> bool:
+    ready = task["status"]["conditions"][0]
+    return ready["status"] == "True" and ready["lastTransitionTime"] < then and "lastExits" not in task["status"]
 
 
 TestService = ServiceMachine.TestCase
