@@ -69,6 +69,12 @@ def lives(state: State) -> bool:
     return len(stat) > 19 and stat[0] not in ("Z", "X") and int(stat[19]) == state["starttime"]
 
 
+def is_unburied(paths: Paths, uid: str) -> bool:
+    """Its first process ended and its parent has not waited for it yet: until then the kernel tells its exit code to nobody else."""
+    state = record.read_state(paths.task_run(uid))
+    return state is not None and record.start_time(state["pid"]) == state["starttime"]
+
+
 def _ended(uid: str, fields: dict[str, str]) -> ContainerState:
     started = int(fields["started"]) / 1e9 if "started" in fields else None
     exit_ = Exit(

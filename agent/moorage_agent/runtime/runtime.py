@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import shutil
@@ -138,7 +139,7 @@ class Runtime:
             pidfd = os.pidfd_open(state["pid"])
         except ProcessLookupError:
             return None
-        if record.start_time(state["pid"]) != state["starttime"]:
+        if not observed.lives(state):
             os.close(pidfd)
             return None
         return pidfd
@@ -205,8 +206,7 @@ class Runtime:
                     if not cgroup.remove(path, tries=400):
                         raise Stuck("Stuck", f"processes {cgroup.processes(path)} of container {uid} do not die of SIGKILL")
         for path in (self.paths.task_run(uid), self.paths.task(uid)):
-            if os.path.isdir(path):
-                shutil.rmtree(path)
+            _remove_tree(path)
         self._witness.forget(uid)
 
     def _tops(self) -> list[str]:
@@ -239,6 +239,20 @@ class Runtime:
     def close(self) -> None:
         """Let go of sockets and descriptors; containers run on."""
         self._witness.close()
+
+
+def _remove_tree(path: str) -> None:
+    """An adopter that comes too late may still leave a file while we remove; it finds nothing to adopt and ends."""
+    for _ in range(50):
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
+        if not os.path.lexists(path):
+            return
+        time.sleep(0.02)
+    shutil.rmtree(path)
 
 
 def _cgroup_root(paths: Paths) -> str:

@@ -171,16 +171,18 @@ def _status(run: Run, verdict: int) -> int | None:
     text = os.read(verdict, 16)
     if text:
         return int(text)
-    for _ in range(100):  # until whoever is its parent has buried it
+    for _ in range(1000):  # the kernel tells once its parent, some init, has buried it
         status = status_of_pidfd(run.pidfd)
-        if status is not None:
-            return status
+        if status is not None or record.start_time(run.pid) != run.state["starttime"]:
+            return status if status is not None else status_of_pidfd(run.pidfd)
         time.sleep(0.01)
     return None
 
 
 def status_of_pidfd(pidfd: int) -> int | None:
     """The wait status of a process that was already waited for, from any descriptor of it. Linux 6.15; None before, or while it lives."""
+    if pidfd < 0:
+        return None
     info = bytearray(64)
     info[:8] = pack("=Q", PIDFD_INFO_EXIT)
     try:

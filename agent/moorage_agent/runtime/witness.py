@@ -14,7 +14,7 @@ import time
 
 from moorage_agent.paths import Paths
 from moorage_agent.runtime import record, supervisor
-from moorage_agent.runtime.observed import SUPERVISOR_LOST, ContainerState, observe_one
+from moorage_agent.runtime.observed import SUPERVISOR_LOST, ContainerState, is_unburied, observe_one
 
 PATIENCE_S = 1.0  # for a supervisor to write, or the zygote to send another one
 
@@ -112,7 +112,7 @@ class Witness:
         if state is None or state.run != run or state.pid is not None:
             return
         if state.exit is None:
-            if supervisor.is_supervised(self._paths.task_run(uid)):
+            if supervisor.is_supervised(self._paths.task_run(uid)) or is_unburied(self._paths, uid):
                 self._loop.call_later(PATIENCE_S, self._settle, uid, run)
                 return
             self._testify(state)

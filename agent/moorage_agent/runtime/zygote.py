@@ -136,7 +136,7 @@ class Zygote:
         status = self.lost.pop(watched.pid, 0)
         if watched.pid in self.verdicts:
             self._pass_verdict(watched.pid, status)
-        elif watched.uid and status != 0:
+        elif watched.uid and os.WIFSIGNALED(status):  # one that failed by itself would do so again
             self._replace(watched)
         if watched.request >= 0:
             os.close(watched.request)

@@ -86,11 +86,11 @@ class Host:
         }
 
     def processes(self) -> dict[int, str]:
-        """Ours on the machine, by the mark every one of them carries: the zygote's arguments name our directory."""
+        """Ours on the machine, by the mark every one of them carries: the zygote's arguments name its directory."""
         found = {}
         for entry in Path("/proc").iterdir():
             try:
-                if entry.name.isdigit() and str(self.folder) in (entry / "cmdline").read_text():
+                if entry.name.isdigit() and self.paths.run in (entry / "cmdline").read_text().split("\0"):
                     name = (entry / "comm").read_text().strip()
                     if name.startswith("moorage-"):
                         found[int(entry.name)] = name

@@ -77,7 +77,7 @@ async def test_zygotes_executable_is_sealed(host: Host, make: Make) -> None:
     await make("/bin/true").start()
     (pid,) = [pid for pid, name in host.processes().items() if name == "moorage-zygote"]
     assert os.readlink(f"/proc/{pid}/exe").startswith("/memfd:")
-    with pytest.raises(OSError, match="Text file busy|not permitted"):
+    with pytest.raises(OSError, match=r"Text file busy|not permitted"):
         os.close(os.open(f"/proc/{pid}/exe", os.O_WRONLY))
 
 
