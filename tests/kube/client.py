@@ -35,7 +35,7 @@ class AdminClient:
         self, method: str, path: str, body: object = None, *, content_type: str = "application/json", timeout_s: float = 30.0
     ) -> Answer:
         """Raises OSError when the server cannot be reached or does not answer within `timeout_s`."""
-        connection = http.client.HTTPSConnection(self._address, context=self._tls, timeout=timeout_s)
+        connection = self.connection(timeout_s)
         try:
             data = None if body is None else json.dumps(body)
             connection.request(method, path, data, {"Content-Type": content_type, "Accept": "application/json"})
@@ -43,6 +43,10 @@ class AdminClient:
             return Answer(response.status, parsed(response.read()))
         finally:
             connection.close()
+
+    def connection(self, timeout_s: float | None = None) -> http.client.HTTPSConnection:
+        """One of the caller's own, for answers that go on, such as watches."""
+        return http.client.HTTPSConnection(self._address, context=self._tls, timeout=timeout_s)
 
 
 def parsed(content: bytes) -> dict[str, Any]:

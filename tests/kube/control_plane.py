@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import subprocess
@@ -98,6 +99,10 @@ class ControlPlane:
     def request(self, method: str, path: str, body: object = None, **options: Any) -> Answer:
         """One raw request as administrator; options as in AdminClient.request."""
         return self._client.request(method, path, body, **options)
+
+    def connection(self) -> http.client.HTTPSConnection:
+        """A connection as administrator, without time limit."""
+        return self._client.connection()
 
     def install_crds(self, folder: Path) -> None:
         """Every definition in `folder`, strictly validated, established and really served."""
