@@ -19,7 +19,8 @@ from moorage_agent.errors import AgentError
 from moorage_agent.paths import Paths
 from moorage_agent.version import VERSION, home
 
-HELLO_WITHIN_S = 10.0
+HELLO_WITHIN_S = 4.0  # a living daemon takes milliseconds; a dead one is replaced, which costs no container
+LEAVE_WITHIN_S = 10.0
 START_WITHIN_S = 30.0
 CHUNK = 65536
 
@@ -39,31 +40,33 @@ def dial(paths: Paths) -> int:
 
 def reach(paths: Paths) -> tuple[_socket.socket, bytes]:
     """A connection to a living daemon of this version, and the first bytes it said. Raises AgentError when none can be had."""
-    greeted = _greeted(paths, only_version=VERSION)
-    if greeted is None:
+    connection, first = _greet(paths)
+    if connection is None or not first or listening_version(paths) != VERSION:
         os.makedirs(paths.run, mode=0o700, exist_ok=True)
         with open(paths.dial_lock, "w", encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            greeted = _greeted(paths, only_version=VERSION) or _replaced(paths)
-    return greeted
+            return _reach_alone(paths)
+    return connection, first
 
 
-def _greeted(paths: Paths, *, only_version: str) -> tuple[_socket.socket, bytes] | None:
-    connection = _connect(paths)
-    if connection is None or listening_version(paths) != only_version:
-        return None
-    first = _hear(connection)
-    return (connection, first) if first else None
-
-
-def _replaced(paths: Paths) -> tuple[_socket.socket, bytes]:
-    """Whoever listens goes, a daemon of this version comes. Containers do not notice."""
-    _retire(paths)
+def _reach_alone(paths: Paths) -> tuple[_socket.socket, bytes]:
+    """Whoever listens and should not goes, a daemon of this version comes. Containers do not notice."""
+    connection, first = _greet(paths)
+    if connection is not None and first and listening_version(paths) == VERSION:
+        return connection, first
+    if connection is not None:
+        _send_away(connection, alive=bool(first))
     _start(paths)
-    greeted = _greeted(paths, only_version=VERSION)
-    if greeted is None:
+    connection, first = _greet(paths)
+    if connection is None or not first:
         raise AgentError("AgentSilent", f"the daemon started but does not answer on {paths.agent_socket}; its log is {paths.agent_log}")
-    return greeted
+    return connection, first
+
+
+def _greet(paths: Paths) -> tuple[_socket.socket | None, bytes]:
+    """Who listens, and what it says first: nothing when it hangs."""
+    connection = _connect(paths)
+    return connection, b"" if connection is None else _hear(connection)
 
 
 def listening_version(paths: Paths) -> str:
@@ -91,21 +94,33 @@ def _hear(connection: _socket.socket) -> bytes:
     return connection.recv(CHUNK) if ready else b""
 
 
-def _retire(paths: Paths) -> None:
+def _send_away(connection: _socket.socket, *, alive: bool) -> None:
     """Ask the listening daemon to go; kill it when it does not. It owns no container, so even the kill costs nothing."""
-    connection = _connect(paths)
-    if connection is None:
-        return
     peer = struct.unpack("3i", connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, struct.calcsize("3i")))[0]
+    if not alive or not _leaves(connection):
+        _kill(peer)
+    connection.close()
+
+
+def _kill(pid: int) -> None:
+    try:  # noqa: SIM105 -- contextlib would be one more import of a program that must be quick
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _leaves(connection: _socket.socket) -> bool:
     body = b'{"type":"retire"}'
-    connection.settimeout(HELLO_WITHIN_S)
+    connection.settimeout(LEAVE_WITHIN_S)
     try:
         connection.sendall(struct.pack(">II", len(body), 0) + body)
         while connection.recv(CHUNK):
             pass
+    except TimeoutError:
+        return False
     except OSError:
-        os.kill(peer, signal.SIGKILL)
-    connection.close()
+        pass  # it closed in its own way
+    return True
 
 
 def _start(paths: Paths) -> None:

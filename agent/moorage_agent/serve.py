@@ -27,7 +27,7 @@ from moorage_agent.paths import Paths  # noqa: E402
 from moorage_agent.runtime.runtime import Runtime  # noqa: E402
 from moorage_agent.session import Session  # noqa: E402
 from moorage_agent.values import ValueStore, mount_secrets  # noqa: E402
-from moorage_agent.version import DEV, VERSION  # noqa: E402
+from moorage_agent.version import VERSION, home  # noqa: E402
 
 log = logging.getLogger("moorage.serve")
 
@@ -114,7 +114,7 @@ def _say_ready(paths: Paths, ready_fd: int | None) -> None:
     if notify:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to_systemd:
             to_systemd.sendto(b"READY=1", "\0" + notify[1:] if notify.startswith("@") else notify)
-    if VERSION != DEV:
+    if os.path.dirname(home()) == f"{paths.root}/agent":
         _point_to(f"{paths.root}/agent/current")
 
 

@@ -22,7 +22,7 @@ Wants=network-online.target
 [Service]
 Type=notify
 ExecStart={python} -I -S -E {home} serve
-Restart=always
+Restart=on-failure
 RestartSec=1
 StandardOutput=append:{log}
 StandardError=inherit

@@ -40,8 +40,9 @@ class AgentHost:
     """Starts, kills and removes daemons. `boot()` makes it another boot: what lived in the old one ended without a word."""
 
     def __init__(self, home: Path, directory: Path, image: Path) -> None:
-        self.home, self.image = home, image
-        directory.mkdir()
+        self.image = image
+        self.home = directory / "disk/agent" / home.name
+        shutil.copytree(home, self.home)
         self.boot_file = directory / "boot_id"
         self.boot_file.write_text(f"{uuid.uuid4()}\n")
         self.paths = Paths(str(directory / "disk"), str(directory / "run"), str(self.boot_file))
@@ -124,6 +125,10 @@ class AgentHost:
         one = str(uuid.uuid4())
         names = {"namespace": "default", "name": f"web-1-{one[:5]}", "service": "web", "slot": "1", "version": "v1"}
         return TaskSpec(uid=one, container=container, image=ImageSpec(self.digest(operator), self.source()), **{**names, **changes})
+
+    def daemon_log(self) -> str:
+        """What daemons started by dial have logged."""
+        return Path(self.paths.agent_log).read_text()
 
     def lines(self, uid: str) -> str:
         """What the task wrote, as its log files hold it."""
