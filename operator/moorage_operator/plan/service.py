@@ -152,6 +152,7 @@ def _alone(wish: Wish) -> bool:
 def _progress(looks: Sequence[Look], rollout: Rollout) -> Progress:
     return Progress(
         wanted=len(looks),
+        done=sum(1 for look in looks if look.done),
         updated=sum(1 for look in looks if look.updated),
         stale=sum(1 for look in looks if look.stale),
         replacing=sum(1 for look in looks if look.busy),

@@ -106,12 +106,13 @@ class Problem:
 class Progress:
     """Where the Service stands, in slots, with texts for people.
 
-    `replacing`: under way, or just done and in the pause after it. `unsettled`: ready, but not yet for as long as update.monitor.
-    `failing`: how tasks of the wished version fail. `over`: why there will be no further task of that version. `waiting`: what cannot be
-    worked on now.
+    `done`: their work is done (restart.condition), there will be no further task. `replacing`: under way, or in the pause after it.
+    `unsettled`: ready, but not yet for as long as update.monitor. `failing`: how tasks of the wished version fail. `over`: why there
+    will be no further task of that version. `waiting`: what cannot be worked on now.
     """
 
     wanted: int = 0
+    done: int = 0
     updated: int = 0
     stale: int = 0
     replacing: int = 0

@@ -52,6 +52,7 @@ class Look:
     want: Want | None = None
     stale: bool = False
     updated: bool = False
+    done: bool = False
     busy: bool = False
     looping: bool = False
     failing: str | None = None
@@ -287,7 +288,7 @@ class _Slot:
     def _after(self, ended: Sequence[SlotTask]) -> None:
         again = after_end(self._of_version(ended), self.wish.restart, self.now)
         if isinstance(again, Over):
-            self.found.over = again.failure
+            self.found.over, self.found.done = again.failure, again.failure is None
         elif not self._later(again.at):
             self._fill(again.reason, failed=1 if again.counts else 0)
 

@@ -10,7 +10,7 @@ from ..api import SERVICE_LABEL, Condition, Image, Service, ServiceStatus, Task,
 from ..api.condition import Truth
 from ..errors import InvalidSpec
 from .placement_outcome import Unplaceable
-from .service_plan import Problem, ServicePlan
+from .service_plan import Problem, Progress, ServicePlan
 from .task import ENDED, task_state
 
 MAX_MESSAGE: Final = 1024
@@ -28,24 +28,25 @@ def service_status(
 ) -> ServiceStatus:
     """`tasks` as they are after the plan was carried out; `unplaceable`: those that found no node."""
     live = [task for task in tasks if task.metadata.deletion_timestamp is None and task_state(task) not in ENDED]
-    ready = sum(is_true(task.status.conditions, "Ready") for task in live)
-    wanted = plan.progress.wanted
+    ready = [task for task in live if is_true(task.status.conditions, "Ready")]
+    slots, wanted = len({task.spec.slot for task in ready}), plan.progress.wanted
+    updated = len({task.spec.slot for task in ready if task.spec.version == plan.version})
     update = _update(service, plan, now=now)
     troubles = _troubles(live, plan, unplaceable)
     return ServiceStatus(
         observed_generation=service.metadata.generation,
         replicas=len(live),
-        ready_replicas=ready,
+        ready_replicas=slots,
         updated_replicas=plan.progress.updated,
         desired_replicas=wanted,
-        replicas_ready=f"{ready}/{wanted}",
+        replicas_ready=f"{slots}/{wanted}",
         selector=f"{SERVICE_LABEL}={service.metadata.name}",
         image=_image(service, image),
         ports=_ports(service),
         version=plan.version or service.status.version,
         update=update,
         conditions=stamped(
-            _conditions(plan, wanted, ready, troubles),
+            _conditions(plan, slots, updated, troubles),
             service.status.conditions,
             generation=service.metadata.generation,
             now=now,
@@ -57,7 +58,7 @@ def refused_status(service: Service, error: InvalidSpec, *, now: datetime) -> Se
     """A spec that cannot be acted on: what runs goes on, and the status says what to change."""
     wanted = (
         _condition("Ready", "False", error.reason, str(error)),
-        _condition("Progressing", "False", error.reason, ""),
+        _condition("Progressing", "False", error.reason),
         _condition("Stalled", "True", error.reason, str(error)),
     )
     conditions = stamped(wanted, service.status.conditions, generation=service.metadata.generation, now=now)
@@ -67,23 +68,34 @@ def refused_status(service: Service, error: InvalidSpec, *, now: datetime) -> Se
 # --- conditions
 
 
-def _conditions(plan: ServicePlan, wanted: int, ready: int, troubles: Sequence[Problem]) -> tuple[Condition, ...]:
-    stalled = next((problem for problem in troubles if problem.stalled), None)
-    whole = ready >= wanted and not plan.progress.stale and not plan.progress.replacing and plan.version is not None
-    moving = not whole and stalled is None and plan.progress.paused is None
-    first = troubles[0] if troubles else Problem("TasksNotReady", f"{ready} of {wanted} tasks are ready")
+def _conditions(plan: ServicePlan, ready: int, updated: int, troubles: Sequence[Problem]) -> tuple[Condition, ...]:
+    """`ready` slots serve, `updated` ones with the wished version: Ready after a change means that the change has arrived."""
+    progress, stalled = plan.progress, next((problem for problem in troubles if problem.stalled), None)
+    whole = plan.version is not None and updated + progress.done >= progress.wanted
+    moving = not whole and stalled is None and progress.paused is None
+    first = troubles[0] if troubles else _under_way(progress, ready)
+    message = "; ".join(problem.message for problem in troubles[:3]) or first.message
     return (
-        _condition("Ready", "True", "AllTasksReady") if whole else _condition("Ready", "False", first.reason, _texts(troubles, first)),
-        _condition(
-            "Progressing", "True" if moving else "False", "Progressing" if moving else "Settled", _texts(troubles, first) if moving else ""
-        ),
-        _condition(
-            "Stalled",
-            "True" if stalled else "False",
-            stalled.reason if stalled else "NotStalled",
-            stalled.message if stalled else "",
-        ),
+        _condition("Ready", "True", _fulfilled(progress)) if whole else _condition("Ready", "False", first.reason, message),
+        _condition("Progressing", "True", first.reason, message) if moving else _condition("Progressing", "False", _at_rest(plan, whole)),
+        _condition("Stalled", "True", stalled.reason, stalled.message) if stalled else _condition("Stalled", "False", "NotStalled"),
     )
+
+
+def _under_way(progress: Progress, ready: int) -> Problem:
+    if ready + progress.done >= progress.wanted:
+        return Problem("Updating", _updated(progress))
+    return Problem("TasksNotReady", f"{ready + progress.done} of {progress.wanted} tasks are ready")
+
+
+def _fulfilled(progress: Progress) -> str:
+    return "Completed" if progress.wanted and progress.done == progress.wanted else "AllTasksReady"
+
+
+def _at_rest(plan: ServicePlan, whole: bool) -> str:
+    if whole:
+        return "Settled"
+    return plan.progress.paused.reason if plan.progress.paused is not None else "Stalled"
 
 
 def _troubles(tasks: Sequence[Task], plan: ServicePlan, unplaceable: Sequence[Unplaceable]) -> list[Problem]:
@@ -108,10 +120,6 @@ def _of_task(task: Task) -> str:
     return f"{task.metadata.name} on node {task.spec.node_name}: {task.status.message}"
 
 
-def _texts(troubles: Sequence[Problem], first: Problem) -> str:
-    return "; ".join(problem.message for problem in troubles[:3]) or first.message
-
-
 def _condition(kind: str, status: Truth, reason: str, message: str = "") -> Condition:
     return Condition(type=kind, status=status, reason=reason, message=message[:MAX_MESSAGE])
 
@@ -129,13 +137,17 @@ def _update(service: Service, plan: ServicePlan, *, now: datetime) -> UpdateStat
         return _completed(before, plan.version, now)
     begun = before is not None and before.version == plan.version and before.state != COMPLETED
     started = before.started_at if begun and before is not None else now.replace(microsecond=0)
-    message = progress.paused.message if progress.paused else f"{progress.updated} of {progress.wanted} slots have the new version"
+    message = progress.paused.message if progress.paused else _updated(progress)
     return UpdateStatus(
         state=PAUSED if progress.paused else UPDATING,
         message=message[:MAX_MESSAGE],
         version=plan.version,
         started_at=started,
     )
+
+
+def _updated(progress: Progress) -> str:
+    return f"{progress.updated} of {progress.wanted} slots have the new version"
 
 
 def _completed(before: UpdateStatus | None, version: str, now: datetime) -> UpdateStatus | None:

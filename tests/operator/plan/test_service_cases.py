@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from moorage_operator.api import Image, Service
 from moorage_operator.plan.container_data import DataVersions
 from moorage_operator.plan.fleet_view import Fleet, NodeView
