@@ -39,8 +39,8 @@ WITHIN_S = 30.0
 class AgentHost:
     """Starts, kills and removes daemons. `boot()` makes it another boot: what lived in the old one ended without a word."""
 
-    def __init__(self, home: Path, directory: Path, image: Path) -> None:
-        self.image = image
+    def __init__(self, home: Path, directory: Path, image: Path, *, python: str = sys.executable) -> None:
+        self.image, self.python = image, python
         self.home = directory / "disk/agent" / home.name
         shutil.copytree(home, self.home)
         self.boot_file = directory / "boot_id"
@@ -53,7 +53,7 @@ class AgentHost:
 
     def verb(self, *arguments: str) -> list[str]:
         where = ["--root", self.paths.root, "--run", self.paths.run, "--boot-id-file", self.paths.boot_id_file]
-        return [sys.executable, "-I", "-S", "-E", str(self.home), *arguments, *where]
+        return [self.python, "-I", "-S", "-E", str(self.home), *arguments, *where]
 
     def start(self) -> None:
         """Start the daemon and wait until it listens."""
