@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 from moorage_agent.engine import Images, Runtime
 from moorage_agent.errors import AgentError, HostLacks, InvalidTask, StartFailed
-from moorage_agent.materials import gather
+from moorage_agent.materials import gather, lacks_volumes, make_volumes
 from moorage_agent.merge import launch_of
 from moorage_agent.needs import check_needs
 from moorage_agent.paths import Paths
-from moorage_agent.protocol import Feature, Restart
+from moorage_agent.protocol import Feature, Restart, TaskSpec
 from moorage_agent.restart import after_exit
 from moorage_agent.runtime.launch import Launch
 from moorage_agent.state import TaskStore
@@ -95,6 +95,7 @@ class Executor:
         try:
             check_needs(state.spec, self._features())
             self._store.save_spec(state.spec)
+            await self._make_volumes(state.spec)
             state.launch = self._resolve(state)
             if state.spec.desired_state == "Ready" and not state.record.ready:
                 self._save(state, dataclasses.replace(state.record, ready=True))
@@ -127,9 +128,22 @@ class Executor:
         image = self._images.get(state.spec.image.digest)
         if image is None:
             raise AgentError("ImageGone", f"image {state.spec.image.digest} was removed from this host")
-        node_name = self._world.document.node_name if self._world.document else ""
-        materials = gather(state.spec, paths=self._paths, values=self._world.values, node_name=node_name)
-        return launch_of(state.spec, image, materials, paths=self._paths, node_name=node_name)
+        materials = gather(state.spec, values=self._world.values, node_name=self._node_name)
+        return launch_of(state.spec, image, materials, paths=self._paths, node_name=self._node_name)
+
+    async def _make_volumes(self, spec: TaskSpec) -> None:
+        """Beside the loop, where there is something to make: it may have much to copy."""
+        image = self._images.get(spec.image.digest)
+        if image is None or not lacks_volumes(spec, paths=self._paths, node_name=self._node_name):
+            return
+        node_name = self._node_name
+        await asyncio.get_running_loop().run_in_executor(
+            None, lambda: make_volumes(spec, image.layers, paths=self._paths, node_name=node_name)
+        )
+
+    @property
+    def _node_name(self) -> str:
+        return self._world.document.node_name if self._world.document else ""
 
     def save_again(self) -> None:
         """Write the records a full disk did not take."""

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import os
+import shutil
+import threading
+from collections.abc import Sequence
 
 from moorage_agent.errors import InvalidTask
 from moorage_agent.paths import Paths
+from moorage_agent.seed import seed
+
+_making = threading.Lock()  # two tasks may want the same new volume
 
 
-def make_volume(paths: Paths, key: str) -> tuple[str, bool]:
-    """The directory of a volume, and whether this call made it. Raises InvalidTask for a key that is none."""
+def make_volume(paths: Paths, key: str, *, layers: Sequence[str] = (), target: str = "/") -> str:
+    """The directory of a volume. A new one begins with what the image (`layers`) has at `target`; it appears whole or not at all.
+
+    Raises InvalidTask for a key that is none.
+    """
     path = paths.volume(key)
-    if os.path.isdir(path):
-        return path, False
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    try:
-        os.mkdir(path, 0o755)
-    except FileExistsError:
-        if not os.path.isdir(path):
-            raise InvalidTask("InvalidVolume", f"{path} is not a directory; remove it or name the volume {key} otherwise") from None
-        return path, False
-    return path, True
+    with _making:
+        if os.path.lexists(path):
+            if not os.path.isdir(path):
+                raise InvalidTask("InvalidVolume", f"{path} is not a directory; remove it or name the volume {key} otherwise")
+            return path
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        draft = f"{os.path.dirname(path)}/.{os.path.basename(path)}"
+        shutil.rmtree(draft, ignore_errors=True)
+        os.mkdir(draft)
+        os.chmod(draft, 0o755)  # noqa: S103 -- whoever the container runs as must get in; on the host 0700 parents keep others out
+        if layers:
+            seed(draft, layers, target)
+        os.rename(draft, path)
+    return path
 
 
 def volume_keys(paths: Paths) -> tuple[str, ...]:
@@ -42,6 +55,6 @@ def check_bind(source: str, *, target: str) -> None:
 
 def _names(directory: str) -> list[str]:
     try:
-        return [entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
+        return [entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")]
     except FileNotFoundError:
         return []

@@ -129,9 +129,10 @@ def test_a_document_that_is_none_is_refused(data: Any) -> None:
 
 
 def test_a_volume_is_made_once_and_listed(paths: Paths) -> None:
-    path, made = make_volume(paths, "default/shop/data")
-    assert made
-    assert make_volume(paths, "default/shop/data") == (path, False)
+    path = make_volume(paths, "default/shop/data")
+    Path(path, "kept").touch()
+    assert make_volume(paths, "default/shop/data") == path
+    assert os.listdir(path) == ["kept"]
     make_volume(paths, "default/shop/data/2")
     assert volume_keys(paths) == ("default/shop/data", "default/shop/data/2")
 
