@@ -43,13 +43,13 @@ class StatusWriter:
         self._wanted: dict[str, Obj] = {}
         self._queue: WorkQueue[str] = WorkQueue(f"{cache.resource} status", self._write, clock=clock, random=random, workers=workers)
 
-    def put(self, obj: Obj, status: Obj) -> None:
+    def put(self, obj: Obj, status: Obj, *, after_s: float = 0.0) -> None:
         """Wants `status` (whole: what it lacks is removed) on `obj`, and returns at once. What an earlier call wanted and was not yet
-        written is forgotten. Conditions may come without lastTransitionTime.
+        written is forgotten. Conditions may come without lastTransitionTime. `after_s`: it may wait so long for what comes next.
         """
         uid = uid_of(obj)
         self._wanted[uid] = status
-        self._queue.add(uid)
+        self._queue.add(uid, after_s)
 
     async def run(self) -> None:
         """Writes until cancelled; for a Supervisor."""

@@ -87,8 +87,12 @@ class OperatorDesk:
         world, node = self._world, self._world.nodes.by_uid(uid)
         if node is None:
             return
-        placed = [task.metadata.uid for task in world.tasks.by(indexes.NODE, node.metadata.name)]
-        for task_uid in world.reports.take(report, placed=placed if report.full else ()):
+        stopping = [
+            task.metadata.uid
+            for task in (world.tasks.by(indexes.NODE, node.metadata.name) if report.full else ())
+            if task.metadata.deletion_timestamp is not None
+        ]
+        for task_uid in world.reports.take(report, stopping=stopping):
             task = world.tasks.by_uid(task_uid)
             if task is not None:
                 world.enqueue(TASKS, Key(task.metadata.namespace, task.metadata.name), 0.0)

@@ -12,6 +12,7 @@ from moorage_operator.plan.node import node_status
 from moorage_operator.plan.node_condition import Agent
 from moorage_operator.plan.node_contact import SILENT_AFTER_S, Contact
 from moorage_operator.plan.node_removal import Removal, RemovalStep, node_removal
+from moorage_operator.plan.task import ENDED, task_state
 from moorage_operator.reconcile import indexes
 from moorage_operator.reconcile.target import target_of
 from moorage_operator.reconcile.task import release_task
@@ -28,9 +29,10 @@ async def reconcile_node(key: Key, world: World) -> float | None:
     if node.metadata.deletion_timestamp is None and NODE_FINALIZER not in node.metadata.finalizers:
         node = await _hold(node, world)
     contact = await _contact(node, world)
-    if node.metadata.deletion_timestamp is not None and await _remove(node, contact, world):
+    step = _step_out(node, contact, world)
+    if step is not None and await _remove(node, step, world):
         return None
-    _say(node, contact, world)
+    _say(node, contact, step, world)
     return _next_look(contact, world)
 
 
@@ -56,7 +58,7 @@ async def _contact(node: Node, world: World) -> Contact:
     return world.fleet.link(node.metadata.uid) or Link()
 
 
-def _say(node: Node, contact: Contact, world: World) -> None:
+def _say(node: Node, contact: Contact, removal: RemovalStep | None, world: World) -> None:
     view = world.placer.view.fleet().nodes.get(node.metadata.name)
     status = node_status(
         node,
@@ -64,6 +66,7 @@ def _say(node: Node, contact: Contact, world: World) -> None:
         view.load if view is not None else Load(),
         world.losses(),
         agent=Agent(world.fleet.archive.sha256),
+        removal=removal,
         leading_since=world.leadership.since,
         now=world.now(),
     )
@@ -88,13 +91,16 @@ async def _drop_strangers(world: World) -> None:
             world.uninstalled.discard(uid)
 
 
-async def _remove(node: Node, contact: Contact, world: World) -> bool:
+def _step_out(node: Node, contact: Contact, world: World) -> RemovalStep | None:
+    """A Task that ended holds nothing on the host: it must not hold the Node either."""
+    live = sum(task_state(task) not in ENDED for task in world.tasks.by(indexes.NODE, node.metadata.name))
+    return node_removal(node, contact, tasks=live, uninstalled=node.metadata.uid in world.uninstalled)
+
+
+async def _remove(node: Node, step: RemovalStep, world: World) -> bool:
     """One step of the way out; True once the Node is let go."""
     uid = node.metadata.uid
-    tasks = world.tasks.by(indexes.NODE, node.metadata.name)
-    step = node_removal(node, contact, tasks=len(tasks), uninstalled=uid in world.uninstalled)
-    if step is None or step.removal in (Removal.DRAIN, Removal.WAIT):
-        _tell(node, step, world)
+    if step.removal in (Removal.DRAIN, Removal.WAIT):
         return False
     if step.removal is Removal.UNINSTALL:
         try:
@@ -103,7 +109,7 @@ async def _remove(node: Node, contact: Contact, world: World) -> bool:
             return False  # it may have gone with the answer: the next connection tells
         world.uninstalled.add(uid)
     await world.fleet.drop(uid)
-    for task in tasks:
+    for task in world.tasks.by(indexes.NODE, node.metadata.name):
         if task.metadata.deletion_timestamp is not None:
             await release_task(world, task)
     await _let_go(node, world)
@@ -122,9 +128,3 @@ async def _let_go(node: Node, world: World) -> None:
         world.nodes.raw.put(left)
     else:
         world.nodes.raw.remove(key, uid=node.metadata.uid)
-
-
-def _tell(node: Node, step: RemovalStep | None, world: World) -> None:
-    raw = world.raw(NODES, key_of_model(node))
-    if step is not None and raw is not None:
-        world.events.record(raw, f"Removal{step.removal.value}", step.message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from moorage_operator.api import Image, Service, Task
+from moorage_operator.api import Image, Service, ServiceStatus, Task
 from moorage_operator.errors import InvalidSpec
 from moorage_operator.kube.object import Key, Obj
 from moorage_operator.kube.resource import SERVICES
@@ -19,6 +19,9 @@ from moorage_operator.reconcile.image import image_of_service
 from moorage_operator.reconcile.task import create_task, let_run, orphan_task, place_task, stop_task
 from moorage_operator.reconcile.together import together
 from moorage_operator.reconcile.world import World, key_of_model, seconds_until
+
+COUNTS_S = 0.5
+"""Counts of tasks change with each task of a burst; they are written once per so long."""
 
 
 async def reconcile_service(key: Key, world: World) -> float | None:
@@ -44,7 +47,8 @@ async def _reconcile(service: Service, world: World) -> float | None:
     unplaceable = await _carry_out(plan, service, image, world)
     _remember(key, unplaceable, world)
     latest = world.tasks.by(indexes.SERVICE, str(key))
-    world.write_status(SERVICES, service, service_status(service, latest, plan, image=image, unplaceable=unplaceable, now=now))
+    status = service_status(service, latest, plan, image=image, unplaceable=unplaceable, now=now)
+    world.write_status(SERVICES, service, status, after_s=0.0 if _is_news(service, status) else COUNTS_S)
     return seconds_until(plan.requeue_at, world.now())
 
 
@@ -90,6 +94,18 @@ def _node(outcome: Placement | Unplaceable) -> str | None:
 
 def _waits(task: Task) -> bool:
     return task.spec.node_name is None and task.metadata.deletion_timestamp is None and task.status.state in (None, "Pending")
+
+
+def _is_news(service: Service, status: ServiceStatus) -> bool:
+    """More than numbers: what somebody may wait for."""
+    before = service.status
+    told = {condition.type: (condition.status, condition.reason) for condition in before.conditions}
+    update = (before.update and before.update.state, status.update and status.update.state)
+    return (
+        before.observed_generation != status.observed_generation
+        or update[0] != update[1]
+        or any(told.get(condition.type) != (condition.status, condition.reason) for condition in status.conditions)
+    )
 
 
 def _remember(key: Key, unplaceable: Sequence[Unplaceable], world: World) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from moorage_operator.api import TASK_FINALIZER, Task
 from moorage_operator.kube.object import Key
 from moorage_operator.kube.resource import TASKS
@@ -12,6 +14,8 @@ from moorage_operator.reconcile.task import release_task
 from moorage_operator.reconcile.world import World, key_of_model, seconds_until
 
 LOOK_AGAIN_S = 5.0
+STOPPING_S = 3.0
+"""What a Task that is being deleted goes through is over before anybody has read it, unless it takes long."""
 
 
 async def reconcile_task(key: Key, world: World) -> float | None:
@@ -23,8 +27,8 @@ async def reconcile_task(key: Key, world: World) -> float | None:
     return _say(task, world)
 
 
-def _say(task: Task, world: World) -> float | None:
-    """Write the latest report, now or when it is worth a write."""
+def _say(task: Task, world: World, *, patience_s: float = 0.0) -> float | None:
+    """Write the latest report, now or when it is worth a write, `patience_s` later than that."""
     uid, now = task.metadata.uid, world.now()
     report = world.reports.latest(uid)
     status = None if report is None else task_status(task, report, now=now)
@@ -32,7 +36,7 @@ def _say(task: Task, world: World) -> float | None:
         world.reports.written(uid)
         return None
     at = write_at(task.status, status, first_seen=world.reports.waiting_since(uid, now))
-    wait = seconds_until(at, now) or 0.0
+    wait = seconds_until(at, now - timedelta(seconds=patience_s)) or 0.0
     if wait > 0:
         return wait
     world.reports.written(uid)
@@ -60,8 +64,7 @@ async def _let_go(task: Task, world: World) -> float | None:
         if task.status.message != message:
             world.write_status(TASKS, task, task.status.model_copy(update={"message": message}))
         return seconds_until(fate.at, world.now()) or LOOK_AGAIN_S
-    _say(task, world)
-    return None
+    return _say(task, world, patience_s=STOPPING_S)
 
 
 def _fate(task: Task, world: World) -> Verdict:

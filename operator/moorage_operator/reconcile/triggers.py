@@ -96,10 +96,12 @@ class _Triggers:
         """Documents follow what is wished, not what is: a new status alone pushes nothing."""
         world = self._world
         if _wish(change.old) != _wish(change.new):
-            for name in {obj["spec"]["nodeName"] for obj in _both(change) if obj["spec"].get("nodeName")}:
+            for name in _node_names(change):
                 self._push_node(name)
-                world.enqueue(NODES, Key("", name), SUMMARY_S)
         ended_or_gone = change.new is None or _holds(change.old) != _holds(change.new)
+        if ended_or_gone or _wish(change.old) != _wish(change.new):
+            for name in _node_names(change):
+                world.enqueue(NODES, Key("", name), SUMMARY_S)
         if change.old is not None and ended_or_gone:
             self._look_again()
         for image in {_image(obj) for obj in _both(change)} - {""}:
@@ -129,6 +131,10 @@ class _Triggers:
         node = self._world.nodes.raw.get(Key("", name))
         if node is not None:
             self._world.fleet.push(uid_of(node))
+
+
+def _node_names(change: Change) -> set[str]:
+    return {obj["spec"]["nodeName"] for obj in _both(change) if obj["spec"].get("nodeName")}
 
 
 def _both(change: Change) -> list[Obj]:

@@ -101,11 +101,11 @@ class World:
         """Which nodes are lost right now, and whether nothing may be concluded from it."""
         return losses(self.nodes, dict(self.fleet), leading_since=self.leadership.since, now=self.now())
 
-    def write_status(self, resource: Resource, model: AnyModel, status: Model) -> None:
-        """Wants this status on the object; nothing is written that is there already."""
+    def write_status(self, resource: Resource, model: AnyModel, status: Model, *, after_s: float = 0.0) -> None:
+        """Wants this status on the object, within `after_s`; nothing is written that is there already."""
         obj = self._typed(resource).raw.get(Key(model.metadata.namespace, model.metadata.name))
         if obj is not None and obj["metadata"].get("uid") == model.metadata.uid:
-            self.statuses[resource].put(obj, wire_status(status))
+            self.statuses[resource].put(obj, wire_status(status), after_s=after_s)
 
     def raw(self, resource: Resource, key: Key) -> Obj | None:
         return self._typed(resource).raw.get(key)
