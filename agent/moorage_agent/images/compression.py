@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import chain
 from typing import Any
 
@@ -18,7 +18,7 @@ _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
-def inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def inflated(chunks: Iterator[bytes]) -> Generator[bytes, None, None]:
     """The content of a gzip, zstd or uncompressed stream, in pieces of at most 1 MiB or as they come.
 
     Raises ImageError(InvalidImage) for broken data, ImageError(UnsupportedCompression) for zstd on a host without it.
@@ -30,12 +30,13 @@ def inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
             break
     whole = chain((head,), chunks)
     if head.startswith(_GZIP):
-        return _gunzip(whole)
-    if head.startswith(_ZSTD) or _skippable(head):
-        return _unzstd(whole)
-    if head.startswith((b"\xfd7zX", b"BZh")):
+        yield from _gunzip(whole)
+    elif head.startswith(_ZSTD) or _skippable(head):
+        yield from _unzstd(whole)
+    elif head.startswith((b"\xfd7zX", b"BZh")):
         raise ImageError("UnsupportedCompression", "the layer is compressed with xz or bzip2; build the image with gzip or zstd")
-    return whole
+    else:
+        yield from whole
 
 
 def _skippable(head: bytes) -> bool:

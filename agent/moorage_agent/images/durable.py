@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 
 from moorage_agent.errors import ImageError
 
 
 def write_file(path: str, data: bytes) -> None:
     """Replace the file `path`; it has its old content or `data` at any moment, and `data` once this returns."""
-    scratch = f"{path}.new.{os.getpid()}"
-    fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    _replace(path, data, synced=True)
+    sync_directory(os.path.dirname(path))
+
+
+def write_cache_file(path: str, data: bytes) -> None:
+    """As `write_file`, but nothing is waited for: for content that is verified when it is read."""
+    _replace(path, data, synced=False)
+
+
+def _replace(path: str, data: bytes, *, synced: bool) -> None:
+    fd, scratch = tempfile.mkstemp(dir=os.path.dirname(path), prefix=f"{os.path.basename(path)}.")
     try:
         with open(fd, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(fd)
+            if synced:
+                os.fsync(fd)
         os.rename(scratch, path)
     except OSError:
         os.unlink(scratch)
         raise
-    sync_directory(os.path.dirname(path))
 
 
 def sync_directory(path: str) -> None:

@@ -45,21 +45,43 @@ def fetch(source: LayerSource, place: Workplace, budget: Budget, arrived: Callab
 
     Raises ImageError, naming the layer.
     """
-    name = source.digest or source.diff_id
-    part = place.part(hexadecimal(name))
-    come = _Come(source, arrived, budget)
-    pieces = source.open(0) if source.local or source.size < _RESUMABLE else _resumed(source, part)
+    part = place.part(hexadecimal(source.digest or source.diff_id))
+    resumed = os.path.exists(part)
     try:
-        layer = unpack(come.inflated(inflated(come.counted(pieces))), place.fs, budget)
+        return _fetch(source, place, part, budget, arrived)
     except ImageError as error:
-        if error.code in ("DiskFull", "DigestMismatch", "InvalidImage"):  # room is needed, or it must not be resumed
+        if not resumed or error.code != "DigestMismatch":
+            raise
+    place.begin_again()  # the bytes of the earlier try were the wrong ones, and are gone
+    return _fetch(source, place, part, budget, arrived)
+
+
+def _fetch(source: LayerSource, place: Workplace, part: str, budget: Budget, arrived: Callable[[int], None]) -> Layer:
+    name = f"layer {(source.digest or source.diff_id)[:19]}…"
+    come = _Come(source, arrived, budget)
+    arriving = come.counted(source.open(0) if source.local or source.size < _RESUMABLE else _resumed(source, part))
+    inflating = inflated(arriving)
+    try:
+        layer = unpack(come.inflated(inflating), place.fs, budget)
+        problem = come.problem() or _other_content(layer, source)
+    except ImageError as error:
+        if error.code == "DiskFull":
             _forget(part)
-        raise ImageError(error.code, f"layer {name[:19]}…: {error.message}", error.retry_after_s) from error
-    problem = come.problem() or _other_content(layer, source)
+        inflating.close()
+        problem = _read_on(arriving, come) if error.code == "InvalidImage" else None
+        if problem is None:
+            raise ImageError(error.code, f"{name}: {error.message}", error.retry_after_s) from error
     if problem is not None:
         _forget(part)
-        raise ImageError("DigestMismatch", f"layer {name}: {problem}; nothing of it was kept", 60)
+        raise ImageError("DigestMismatch", f"{name}: {problem}; nothing of it was kept", 60)
     return layer
+
+
+def _read_on(arriving: Iterator[bytes], come: _Come) -> str | None:
+    """What makes no sense may have been damaged on its way, or be someone's login page: only the digest tells whose fault it is."""
+    for _ in arriving:
+        pass
+    return come.problem()
 
 
 class _Come:

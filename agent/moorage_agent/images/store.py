@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from moorage_agent.errors import ImageError
 from moorage_agent.images.digest import digest_of, hexadecimal
 from moorage_agent.images.download import drop_old_downloads
-from moorage_agent.images.durable import sync_directory, sync_file_system, write_file
+from moorage_agent.images.durable import sync_directory, sync_file_system, write_cache_file, write_file
 from moorage_agent.images.layer import Layer
 from moorage_agent.images.lease import Lease, leased, store_lock
 from moorage_agent.images.limits import DEFAULT, Budget, Limits, free_on
@@ -171,11 +171,7 @@ class ImageStore:
 
     def keep_blob(self, data: bytes) -> None:
         """A manifest or configuration; found again by its digest. Not synced: `blob` verifies."""
-        path = f"{self._root}/blobs/{hexadecimal(digest_of(data))}"
-        scratch = f"{path}.new.{os.getpid()}"
-        with open(scratch, "wb") as file:
-            file.write(data)
-        os.replace(scratch, path)
+        write_cache_file(f"{self._root}/blobs/{hexadecimal(digest_of(data))}", data)
 
     def blob(self, digest: str) -> bytes | None:
         data = _read(f"{self._root}/blobs/{hexadecimal(digest)}")

@@ -135,7 +135,8 @@ class Transport:
                     with _failures(url):
                         connection.request(method, path, body, {"User-Agent": f"moorage-agent/{VERSION}", **headers})
                         response = connection.getresponse()
-                    yield Response(response, url)
+                    with contextlib.closing(response):  # it owns the socket when the server wants to close the connection
+                        yield Response(response, url)
                 except Transient:
                     self.cancellation.check()  # a socket shut by `cancel` looks like a lost connection
                     raise

@@ -37,6 +37,7 @@ class Tree:
 
     def __init__(self, root: str) -> None:
         self.root = Place(os.open(root, _OPEN), b"")
+        os.fchmod(self.root.fd, 0o755)  # what a layer that says nothing of "/" means, whatever the umask is
         self.made: set[bytes] = set()
         self.opaque: set[bytes] = set()
         self._places: dict[bytes, Place] = {b"": self.root}

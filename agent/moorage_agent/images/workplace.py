@@ -34,7 +34,6 @@ class Workplace:
                 place = Workplace(path, fd)
                 place._clear(0.0)
                 os.mkdir(place.fs)
-                os.chmod(place.fs, 0o755)  # a layer that says nothing of "/" means this, whatever our umask
                 return place
             os.close(fd)  # its maker published or removed it between our open and our lock
 
@@ -44,7 +43,7 @@ class Workplace:
 
     def begin_again(self) -> None:
         remove_at(self._fd, b"fs")
-        os.mkdir(self.fs, 0o755)
+        os.mkdir(self.fs)
 
     def finish(self, layer: Layer) -> None:
         """Say what was made. The next step is to sync the file system."""

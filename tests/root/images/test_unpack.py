@@ -49,6 +49,7 @@ def test_the_umask_and_a_setgid_parent_change_nothing(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     tree = tree_of(tmp_path / "fs")
+    assert tree[""].mode == 0o755
     assert tree["g/f"][1:4] == (0o666, 0, 0)
     assert tree["g/p"][1:4] == (0o666, 0, 0)
     assert tree["g/implied"][1:4] == (0o755, 0, 0)
