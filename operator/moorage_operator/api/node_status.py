@@ -109,4 +109,7 @@ class NodeStatus(Model):
     """Named volumes on the host, as namespace/stack/name: tasks go back to their data."""
 
     conditions: Conditions = ()
-    """Ready: takes and runs tasks. Connected: the operator talks to the agent. AgentCurrent: the agent has the operator's version."""
+    """Ready: takes and runs tasks. Connected: the operator talks to the agent. AgentCurrent: the agent has the operator's version.
+
+    Removing: what a deleted Node waits for.
+    """

@@ -14,6 +14,7 @@ from .fleet_view_node import allocatable, capacity
 from .loss import Losses
 from .node_condition import Agent, node_conditions, short
 from .node_contact import Contact
+from .node_removal import RemovalStep
 
 MAX_FEATURES: Final = 64
 MAX_LISTENERS: Final = 256
@@ -22,12 +23,23 @@ _MEBI: Final = 2**20
 
 
 def node_status(
-    node: Node, contact: Contact | None, load: Load, losses: Losses, *, agent: Agent, leading_since: datetime, now: datetime
+    node: Node,
+    contact: Contact | None,
+    load: Load,
+    losses: Losses,
+    *,
+    agent: Agent,
+    removal: RemovalStep | None = None,
+    leading_since: datetime,
+    now: datetime,
 ) -> NodeStatus | None:
-    """`load` is what the node's tasks hold; `agent` is the version the operator ships. None when the status says all this already."""
+    """`load` is what the node's tasks hold; `agent` is the version the operator ships; `removal` is where a deleted Node stands.
+
+    None when the status says all this already.
+    """
     facts = contact.facts if contact is not None else None
     conditions = stamped(
-        node_conditions(node, contact, losses, agent=agent, leading_since=leading_since, now=now),
+        node_conditions(node, contact, losses, agent=agent, removal=removal, leading_since=leading_since, now=now),
         node.status.conditions,
         generation=node.metadata.generation,
         now=now,

@@ -1,4 +1,7 @@
-"""The conditions of a Node: Ready, Connected, AgentCurrent, Stalled, each with a reason for programs and a remedy for people."""
+"""The conditions of a Node: Ready, Connected, AgentCurrent, Stalled, and Removing while it is deleted.
+
+Each has a reason for programs and a remedy for people.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from ..api import Condition, Node, find
 from ..api.condition import Truth
 from .loss import RESTART_GRACE, Losses
 from .node_contact import SILENT_AFTER_S, Contact, answers, last_frame, silent
+from .node_removal import RemovalStep
 
 # Without these no container is started there, or none that is kept to its limits.
 NEEDED_FEATURES: Final = frozenset(("overlay", "seccomp", "pids", "memory", "cpu", "SYS_ADMIN", "clone3"))
@@ -48,14 +52,27 @@ class Agent:
 
 
 def node_conditions(
-    node: Node, contact: Contact | None, losses: Losses, *, agent: Agent, leading_since: datetime, now: datetime
+    node: Node,
+    contact: Contact | None,
+    losses: Losses,
+    *,
+    agent: Agent,
+    removal: RemovalStep | None = None,
+    leading_since: datetime,
+    now: datetime,
 ) -> tuple[Condition, ...]:
     """Ready first."""
     connected = _connected(node, contact)
     ready = _ready(node, contact, losses, connected, leading_since=leading_since, now=now)
     current = _agent_current(contact.facts if contact is not None else None, contact, agent)
     stalled = ready.status == "False" and ready.reason in STALLED
-    return ready, connected, current, _condition("Stalled", "True" if stalled else "False", ready.reason, ready.message if stalled else "")
+    found = (
+        ready,
+        connected,
+        current,
+        _condition("Stalled", "True" if stalled else "False", ready.reason, ready.message if stalled else ""),
+    )
+    return found if removal is None else (*found, _condition("Removing", "True", removal.removal.value, removal.message))
 
 
 def _ready(

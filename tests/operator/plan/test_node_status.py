@@ -15,7 +15,7 @@ from moorage_operator.plan.fleet_view_node import allocatable
 from moorage_operator.plan.loss import Losses, losses
 from moorage_operator.plan.node import node_status
 from moorage_operator.plan.node_condition import Agent
-from moorage_operator.plan.node_removal import Removal, node_removal
+from moorage_operator.plan.node_removal import Removal, RemovalStep, node_removal
 
 from tests.operator.plan.fleets import NOON, holding
 from tests.operator.plan.objects import GIB, Link, facts, node, ready
@@ -25,11 +25,18 @@ LEADING = NOON - timedelta(hours=1)
 
 
 def status_of(
-    one: Node, link: Link | None, *, load: Load | None = None, now: datetime = NOON, leading: datetime = LEADING, mass: str = ""
+    one: Node,
+    link: Link | None,
+    *,
+    load: Load | None = None,
+    now: datetime = NOON,
+    leading: datetime = LEADING,
+    mass: str = "",
+    removal: RemovalStep | None = None,
 ) -> NodeStatus:
     seen = losses([one], {} if link is None else {one.metadata.uid: link}, leading_since=leading, now=now)
     seen = Losses(seen.known, seen.silent, seen.given_up, mass)
-    status = node_status(one, link, load or Load(), seen, agent=AGENT, leading_since=leading, now=now)
+    status = node_status(one, link, load or Load(), seen, agent=AGENT, removal=removal, leading_since=leading, now=now)
     assert status is not None
     return status
 
@@ -221,6 +228,16 @@ def test_a_wait_says_what_would_end_it() -> None:
     step = node_removal(node(status=ready(), deleted=NOON), down("Unreachable", "no answer"), tasks=1)
     assert step is not None
     assert step.message == "cannot uninstall the agent: no answer; if the host is gone for good, set spec.outOfService on Node n1"
+
+
+def test_a_node_on_its_way_out_says_what_it_waits_for() -> None:
+    leaving = node(status=ready(), deleted=NOON)
+    step = node_removal(leaving, up(), tasks=1)
+    said = find(status_of(leaving, up(), removal=step).conditions, "Removing")
+    assert said is not None
+    assert (said.status, said.reason) == ("True", "Drain")
+    assert said.message.startswith("waits for 1 task to leave")
+    assert find(status_of(node(status=ready()), up()).conditions, "Removing") is None
 
 
 def test_a_node_that_nobody_deletes_stays() -> None:
