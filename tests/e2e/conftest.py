@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def swarm(bridge: Bridge, registry: Registry) -> Iterator[Swarm]:
-    with _own_swarm(bridge, registry) as swarm:
+    with swarm_on(bridge, registry) as swarm:
         swarm.add_hosts(3)
         yield swarm
 
@@ -25,16 +27,19 @@ def swarm(bridge: Bridge, registry: Registry) -> Iterator[Swarm]:
 @pytest.fixture
 def own_swarm(bridge: Bridge, registry: Registry) -> Iterator[Swarm]:
     """A swarm without hosts, to be broken."""
-    with _own_swarm(bridge, registry) as swarm:
+    with swarm_on(bridge, registry) as swarm:
         yield swarm
 
 
-def _own_swarm(bridge: Bridge, registry: Registry) -> Swarm:
+@contextmanager
+def swarm_on(bridge: Bridge, registry: Registry, **options: Any) -> Iterator[Swarm]:
+    """A swarm with a control plane of its own; `options` as in Swarm."""
     try:
         plane = ControlPlane(address=bridge.address)
     except MissingOnMachine as missing:
         pytest.skip(str(missing))
-    return Swarm(bridge=bridge, plane=plane.start(), registry=registry)
+    with plane, Swarm(bridge=bridge, plane=plane, registry=registry, **options) as swarm:
+        yield swarm
 
 
 @pytest.fixture
