@@ -53,7 +53,8 @@ def namespace(swarm: Swarm) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def image(swarm: Swarm) -> str:
-    return swarm.image("busybox:1")
+    """Its stop signal is SIGKILL: `sleep` as process 1 ignores SIGTERM, and only tests of stopping want to wait for a grace period."""
+    return swarm.image("busybox:1", config={"StopSignal": "SIGKILL"})
 
 
 @pytest.fixture
