@@ -8,7 +8,7 @@ import sys
 from moorage_agent.features import cgroup_mode, features, look
 from moorage_agent.listeners import foreign_listeners
 from moorage_agent.paths import Paths
-from moorage_agent.protocol import Feature, HostFacts
+from moorage_agent.protocol import RELEASE, Feature, HostFacts
 from moorage_agent.version import VERSION
 from moorage_agent.volumes import volume_keys
 
@@ -27,6 +27,7 @@ def host_facts(paths: Paths, host_id: str, of_runtime: tuple[Feature, ...] = ())
         boot_id=paths.boot_id(),
         python=sys.version.split()[0],
         agent_version=VERSION,
+        agent_release=RELEASE,
         cpu_millis=len(os.sched_getaffinity(0)) * 1000,
         memory_bytes=memory_total(_read("/proc/meminfo")),
         cgroup=cgroup_mode(host),

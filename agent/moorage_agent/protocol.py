@@ -17,6 +17,9 @@ from functools import cache
 from typing import Any, Optional, TypeVar
 
 PROTOCOL = 1
+RELEASE = "0.1.0"
+"""The release this agent belongs to. Builds of one release differ in their archive's sha256 alone."""
+
 MAX_BODY = 32 * 1024 * 1024
 MAX_PAYLOAD = 4 * 1024 * 1024
 
@@ -320,6 +323,7 @@ class HostFacts:
     features: tuple[Feature, ...] = ()
     listeners: tuple[Listener, ...] = ()
     volumes: tuple[str, ...] = ()
+    agent_release: str = ""
 
 
 @dataclass(frozen=True)

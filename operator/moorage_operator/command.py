@@ -18,6 +18,7 @@ from moorage_operator.kube.object import Key, Obj, key_of, uid_of, version_of
 from moorage_operator.kube.queue import WorkQueue
 from moorage_operator.kube.resource import Resource
 from moorage_operator.kube.supervisor import Supervisor
+from moorage_operator.reconcile.upgrade import upgrade_agents
 from moorage_operator.reconcile.world import Leadership, World
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Command:
         self.world.leadership = Leadership(epoch, self._clock.now())
         for resource, writer in self.world.statuses.items():
             self.supervisor.start(f"status-{resource.plural}", writer.run)
+        self.supervisor.start("upgrades", lambda: upgrade_agents(self.world))
         for resource, queue in self.queues.items():
             self.supervisor.start(f"queue-{resource.plural}", queue.run)
             for obj in self._cache(resource).values():

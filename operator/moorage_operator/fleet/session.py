@@ -122,6 +122,7 @@ class Session:
         self._wake = asyncio.Event()
         self._dirty = asyncio.Event()
         self._upgrade = False
+        self._upgrading = False
         self._wire: Wire | None = None
         self._claim: Claim | None = None
         self._revision = 0
@@ -184,8 +185,8 @@ class Session:
                 await self._wake.wait()
 
     def _lost(self, error: BaseException) -> None:
-        failed = str(error) if self._upgrade else self.link.upgrade_failed
-        self._upgrade = False
+        failed = str(error) if self._upgrading else self.link.upgrade_failed
+        self._upgrading = False
         self._set_link(
             connected=False,
             reason=getattr(error, "reason", "Error"),
@@ -209,8 +210,9 @@ class Session:
             connection.abort()
 
     async def _serve(self, connection: Connection) -> None:
+        self._upgrading, self._upgrade = self._upgrade, False
         line = loader.command(
-            connection.target.become, self._archive.sha256, len(self._archive.data), upgrade=self._upgrade, root=self._root
+            connection.target.become, self._archive.sha256, len(self._archive.data), upgrade=self._upgrading, root=self._root
         )
         async with connection.channel(line) as channel:
             wire = Wire(channel, self._clock)
@@ -241,7 +243,7 @@ class Session:
                 "adopt": claim.adopt,
             }
         )
-        self._upgrade = False
+        self._upgrading = False
         self._wire = wire
         self._set_link(
             connected=True,
@@ -250,6 +252,7 @@ class Session:
             last_frame_at=self._clock(),
             facts=from_wire(HostFacts, hello["facts"]),
             bound=bound,
+            upgrade_failed="" if hello["facts"].get("agentVersion") == self._archive.sha256 else self.link.upgrade_failed,
         )
 
     async def _converse(self, wire: Wire) -> None:
