@@ -8,7 +8,6 @@ import marshal
 import os
 import socket
 import subprocess
-import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,8 +36,8 @@ class Facts:
 
 
 class ZygoteClient:
-    def __init__(self, paths: Paths, *, cgroup_root: str) -> None:
-        self._paths, self._cgroup_root = paths, cgroup_root
+    def __init__(self, paths: Paths, *, cgroup_root: str, python: str) -> None:
+        self._paths, self._cgroup_root, self._python = paths, cgroup_root, python
         self._version = VERSION if VERSION != DEV else _version_of_checkout()
         self._facts: Facts | None = None
         self._starting: asyncio.Lock | None = None
@@ -122,7 +121,7 @@ class ZygoteClient:
         scoped = self._paths.standard and os.path.isdir("/run/systemd/system")
         where = "scope" if scoped else ""
         arguments = [self._paths.root, self._paths.run, self._paths.boot_id(), self._version, self._cgroup_root, where]
-        argv = [sys.executable, "-I", "-S", "-E", "-c", BOOTSTRAP, *arguments]
+        argv = [self._python, "-I", "-S", "-E", "-c", BOOTSTRAP, *arguments]
         try:
             done = subprocess.run(
                 [*(_scope(os.getpid()) if scoped else []), *argv],

@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -53,13 +54,15 @@ class ExecResult:
 
 
 class Runtime:
-    """`cgroup_root` names our directory in every cgroup hierarchy: each agent of a machine has its own. One per event loop and
-    directory."""
+    """`cgroup_root` names our directory in every cgroup hierarchy; by default each agent of a machine has one of its own.
 
-    def __init__(self, paths: Paths, *, cgroup_root: str = "moorage") -> None:
+    `python`: the interpreter zygote and shims run in.
+    """
+
+    def __init__(self, paths: Paths, *, cgroup_root: str | None = None, python: str = sys.executable) -> None:
         self.paths = paths
-        self.cgroup_root = cgroup_root
-        self._client = ZygoteClient(paths, cgroup_root=cgroup_root)
+        self.cgroup_root = cgroup_root or _cgroup_root(paths)
+        self._client = ZygoteClient(paths, cgroup_root=self.cgroup_root, python=python)
         self._boot_id = paths.boot_id()
         self._witness = Witness(paths, self._boot_id)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests.machine.scratch import scratch_folder
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000:web:/home/web:/bin/sh\n"
 GROUP = "root:x:0:\nweb:x:1000:\nlog:x:44:web\nextra:x:45:\n"
 EXIT_TIMEOUT_S = 30.0
+PYTHON = os.environ.get("MOORAGE_TEST_PYTHON", sys.executable)  # for zygote, shim and init: hosts have others than this one
 
 
 def busybox_root(target: Path) -> Path:
@@ -56,7 +58,7 @@ class Host:
         self.cgroup_root = f"moorage-test-{os.getpid()}-{uuid.uuid4().hex[:6]}"
 
     def runtime(self) -> Runtime:
-        return Runtime(self.paths, cgroup_root=self.cgroup_root)
+        return Runtime(self.paths, cgroup_root=self.cgroup_root, python=PYTHON)
 
     def image(self, **entries: str | bytes | None) -> Path:
         """A layer to put on top: path (with / as __) to content, a link when it starts with "->", a directory when None."""
