@@ -183,7 +183,7 @@ def _informers(informer: Callable[..., Informer], name: str, namespaces: Sequenc
 
 def main(argv: Sequence[str] | None = None) -> None:
     """What the command line says; the operator itself when it says nothing."""
-    parser = argparse.ArgumentParser(prog="python -m moorage_operator", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m moorage_operator", description="The operator of Moorage: commands the swarm.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     verbs.add_parser("run", help="run the operator until SIGTERM, or until another process leads (the default)")
     guard = verbs.add_parser("uninstall-guard", help="end with 1, and say why, while Stacks, Services, Tasks or Nodes need the operator")
