@@ -64,16 +64,17 @@ class Executor:
         state.trouble = state.health = state.launch = None
 
     def begin_stop(self, step: BeginStop) -> None:
+        """The signal goes first: a daemon that dies in between sends it twice, never not at all."""
         state, now = self._world.tasks[step.uid], self._clock()
-        self._save(state, dataclasses.replace(state.record, stop=Stop(step.reason, now.boot_id, now.boot)))
         self._runtime.signal(step.uid, step.signal)
+        self._save(state, dataclasses.replace(state.record, stop=Stop(step.reason, now.boot_id, now.boot)))
 
     def kill(self, step: Kill) -> None:
         state, now = self._world.tasks[step.uid], self._clock()
         assert state.record.stop is not None
+        self._runtime.kill(step.uid)
         stop = dataclasses.replace(state.record.stop, killed_at=now.boot, boot_id=now.boot_id)
         self._save(state, dataclasses.replace(state.record, stop=stop))
-        self._runtime.kill(step.uid)
 
     def finish(self, step: Finish) -> None:
         state = self._world.tasks[step.uid]

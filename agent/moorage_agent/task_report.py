@@ -105,8 +105,7 @@ def _hindrance(view: TaskView, now: Moment) -> tuple[str, str] | None:
 def _image_hindrance(image: ImageView) -> tuple[str, str]:
     if image.state == "Failed":
         return image.reason, image.message
-    progress = f": {image.done} of {image.total} bytes" if image.total else ""
-    return "Pulling", f"pulling the image{progress}"
+    return "Pulling", image.message or "pulling the image"  # how far it is stands in the image's own report
 
 
 def _missing(view: TaskView) -> str:

@@ -22,6 +22,35 @@ BOOT = "11111111-1111-1111-1111-111111111111"
 IMAGE = "sha256:" + "a" * 64
 
 
+class Died(BaseException):
+    """The daemon died here."""
+
+
+class Doom:
+    """When armed, the next effect on the world outside is the daemon's last: it dies just before it, or just after."""
+
+    def __init__(self) -> None:
+        self.effects_left: int | None = None
+        self.after = False
+
+    def __enter__(self) -> None:
+        if self._strikes(after=False):
+            raise Died
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and self._strikes(after=True):
+            raise Died
+
+    def _strikes(self, *, after: bool) -> bool:
+        if self.effects_left is None or self.after != after:
+            return False
+        self.effects_left -= 1
+        if self.effects_left >= 0:
+            return False
+        self.effects_left = None
+        return True
+
+
 def uid(number: int) -> str:
     return f"{number:08x}-0000-4000-8000-000000000000"
 
@@ -60,7 +89,8 @@ class FakeContainer:
 class FakeRuntime:
     """Outlives any daemon. `reboot()` ends everything without a record, as a power cut does."""
 
-    def __init__(self, clock: Callable[[], Moment]) -> None:
+    def __init__(self, clock: Callable[[], Moment], doom: Doom | None = None) -> None:
+        self._doom = doom or Doom()
         self.containers: dict[str, FakeContainer] = {}
         self.healthy: dict[str, bool] = {}
         self.starts: list[tuple[str, int]] = []
@@ -94,7 +124,8 @@ class FakeRuntime:
             return Started(before.pid, before.started_at)
         assert before is None or launch.run > before.launch.run, "runs only grow"
         self._pid += 1
-        self.containers[launch.uid] = FakeContainer(launch, self._pid, self._clock().wall)
+        with self._doom:
+            self.containers[launch.uid] = FakeContainer(launch, self._pid, self._clock().wall)
         self.starts.append((launch.uid, launch.run))
         if launch.argv[0] == "exit":
             self.end(launch.uid, int(launch.argv[1]))
@@ -104,7 +135,8 @@ class FakeRuntime:
         container = self.containers.get(uid)
         if container is None or container.exit is not None:
             return False
-        container.signals.append(signum)
+        with self._doom:
+            container.signals.append(signum)
         if container.launch.argv[0] != "deaf":
             self.end(uid, 128 + signum)
         return True
@@ -112,8 +144,9 @@ class FakeRuntime:
     def kill(self, uid: str) -> bool:
         if uid not in self.alive():
             return False
-        self.containers[uid].signals.append(signal.SIGKILL)
-        self.end(uid, 137)
+        with self._doom:
+            self.containers[uid].signals.append(signal.SIGKILL)
+            self.end(uid, 137)
         return True
 
     def observe(self) -> list[ContainerState]:
@@ -133,7 +166,8 @@ class FakeRuntime:
     async def remove(self, uid: str) -> None:
         await asyncio.sleep(0)
         self.kill(uid)
-        self.containers.pop(uid, None)
+        with self._doom:
+            self.containers.pop(uid, None)
 
     async def remove_orphans(self, known: Iterable[str]) -> list[str]:
         orphans = sorted(self.containers.keys() - set(known))
@@ -191,7 +225,8 @@ class FakeImages:
 class FakeStore:
     """TaskStore in memory: what is saved outlives the daemon."""
 
-    def __init__(self) -> None:
+    def __init__(self, doom: Doom | None = None) -> None:
+        self._doom = doom or Doom()
         self.specs: dict[str, TaskSpec] = {}
         self.records: dict[str, Record] = {}
 
@@ -205,11 +240,14 @@ class FakeStore:
         return self.records.get(uid, Record())
 
     def save_spec(self, spec: TaskSpec) -> None:
-        self.specs[spec.uid] = spec
+        with self._doom:
+            self.specs[spec.uid] = spec
 
     def save_record(self, uid: str, record: Record) -> None:
-        self.records[uid] = record
+        with self._doom:
+            self.records[uid] = record
 
     def remove(self, uid: str) -> None:
-        self.specs.pop(uid, None)
-        self.records.pop(uid, None)
+        with self._doom:
+            self.specs.pop(uid, None)
+            self.records.pop(uid, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import pytest
@@ -38,7 +38,7 @@ from moorage_agent.task_state import ImageView, Seen
 from moorage_agent.values import ValueStore
 from moorage_agent.world import TaskState, World, takes_turns
 
-from tests.agent.fake_host import FakeClock, FakeImages, FakeRuntime, FakeStore
+from tests.agent.fake_host import Died, Doom, FakeClock, FakeImages, FakeRuntime, FakeStore
 
 _RANK = ["Preparing", "Ready", "Starting", "Running", "Complete", "Failed", "Rejected"]
 
@@ -47,7 +47,8 @@ class Simulation:
     def __init__(self, paths: Paths, *, chance: random.Random | None = None) -> None:
         self.paths, self.chance = paths, chance or random.Random(1)
         self.clock = FakeClock()
-        self.runtime, self.images, self.store = FakeRuntime(self.clock), FakeImages(), FakeStore()
+        self.doom = Doom()
+        self.runtime, self.images, self.store = FakeRuntime(self.clock, self.doom), FakeImages(), FakeStore(self.doom)
         self.loop = asyncio.new_event_loop()
         self.said: dict[str, TaskReport] = {}
         self.wish: NodeSpec | None = None
@@ -163,6 +164,14 @@ class Simulation:
     def report(self, uid: str) -> TaskReport:
         now = self.clock()
         return task_report(self.world.view(uid, now), now)
+
+    def perform_and_die(self, step: Step) -> None:
+        """The daemon dies in the middle of the step, or right after it."""
+        self.doom.effects_left, self.doom.after = self.chance.randrange(3), self.chance.random() < 0.5
+        with suppress(Died):
+            self.perform(step)
+        self.doom.effects_left = None
+        self.crash()
 
     def _pull(self, step: PullImage) -> None:
         try:

@@ -283,6 +283,34 @@ async def test_health_decides(node: FakeNode, operator: OperatorEnd) -> None:
     assert operator.tasks[uid(1)].reason == "Unhealthy"
 
 
+async def test_a_singleton_stops_in_silence_and_starts_with_the_next_document_not_with_the_next_session(
+    node: FakeNode, operator: OperatorEnd
+) -> None:
+    wish = document(task(1, stop_after_s=0.4), task(2))
+    await operator.push(wish)
+    await operator.until(lambda: len(node.runtime.alive()) == 2)
+    await operator.until(lambda: operator.tasks[uid(1)].reason == "Disconnected")
+    assert node.runtime.alive() == {uid(2)}
+    second = await node.connect()
+    await second.greet()
+    second.send({"type": "ping", "at": 1})
+    await second.hear("pong")
+    await asyncio.sleep(0.1)
+    assert node.runtime.alive() == {uid(2)}
+    await second.push(wish)
+    await second.until(lambda: second.tasks[uid(1)].state == "Running")
+
+
+async def test_pings_keep_a_singleton_alive(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1, stop_after_s=0.5)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    for _ in range(10):
+        operator.send({"type": "ping", "at": 1})
+        await operator.hear("pong")
+        await asyncio.sleep(0.1)
+    assert node.runtime.starts == [(uid(1), 1)]
+
+
 async def test_a_daemon_that_died_finds_everything_again(node: FakeNode, operator: OperatorEnd) -> None:
     await operator.push(document(task(1), task(2), revision=3))
     await operator.until(lambda: len(node.runtime.alive()) == 2)

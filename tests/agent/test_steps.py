@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from moorage_agent.health import Health
 from moorage_agent.protocol import Container, Healthcheck, ImageSource, ImageSpec, Mount, NodeSpec, Port, Restart, TaskSpec
 from moorage_agent.steps import Start, Wait
 
-from tests.agent.fake_host import IMAGE, document, task, uid
+from tests.agent.fake_host import IMAGE, Died, document, task, uid
 from tests.agent.simulation import Simulation, simulation
 
 
@@ -212,6 +213,23 @@ def test_a_replacement_waits_for_an_old_task_the_document_no_longer_has(node: Si
     assert node.runtime.alive() == {uid(2)}
 
 
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("effects", range(3))
+def test_a_container_is_always_asked_before_it_is_killed(node: Simulation, effects: int, after: bool) -> None:
+    node.apply(document(task(1, "deaf", grace_s=5.0)))
+    node.settle()
+    node.apply(document(revision=2))
+    container = node.runtime.containers[uid(1)]
+    node.doom.effects_left, node.doom.after = effects, after
+    with suppress(Died):
+        node.perform(node.due()[0])
+    node.doom.effects_left = None
+    node.crash()
+    node.settle()
+    assert container.signals[0] == 15
+    assert container.signals[-1] == 9
+
+
 def test_an_operator_crash_between_stop_and_start_costs_no_replica(node: Simulation) -> None:
     node.apply(document(task(1)))
     node.settle()
@@ -384,5 +402,7 @@ def disturb(node: Simulation, chance: random.Random) -> None:
         node.clock.time += chance.choice([0.01, 1.0, 70.0])
     else:
         ready = [step for step in node.due() if not isinstance(step, Wait)]
-        if ready:
+        if ready and event < 0.5:
+            node.perform_and_die(chance.choice(ready))
+        elif ready:
             node.perform(chance.choice(ready))
