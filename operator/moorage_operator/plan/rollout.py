@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .service_plan import Problem
-from .service_slot import Look
 from .service_wish import Wish
+from .slot_look import Look
 
 TOLERATED_PERCENT = 0
 """Of the slots, how many may fail before an update stops. A field of the API once there are failure policies."""

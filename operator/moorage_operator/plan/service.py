@@ -16,8 +16,9 @@ from .placement_needs import Home, TaskNeeds
 from .rollout import Rollout, roll_out
 from .service_hosts import Hosts
 from .service_plan import START_FIRST, STOP_FIRST, Advance, Progress, ServicePlan, Stop, TaskDraft
-from .service_slot import Look, Want, look_at
+from .service_slot import look_at
 from .service_wish import Wish, wish_of
+from .slot_look import Look, Want
 from .slot_task import SlotTask, slot_task
 from .slots import Slots, by_slot, global_slots, replicated_slots
 
