@@ -42,10 +42,10 @@ def supervise(home: Home, uid: str, connection: _socket.socket, fds: list[int]) 
 def _run(home: Home, uid: str, request: ExecRequest, connection: _socket.socket, output: int, steps: confine.Steps) -> dict[str, object]:
     steps.at = "container"
     state = record.read_state(f"{home.run}/tasks/{uid}")
-    if state is None or state["boot_id"] != home.boot_id or record.start_time(state["pid"]) != state["starttime"]:
+    if state is None or state["boot_id"] != home.boot_id or not record.lives(state):
         raise ProcessLookupError(errno.ESRCH, "the container does not run")
     target = os.pidfd_open(state["pid"])
-    if record.start_time(state["pid"]) != state["starttime"]:
+    if not record.lives(state):
         raise ProcessLookupError(errno.ESRCH, "the container does not run")
     start = _start_request(state)
     error_read, error_write = os.pipe2(os.O_CLOEXEC)

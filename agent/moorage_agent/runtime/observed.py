@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import Exit
-from moorage_agent.runtime import cgroup, record
-from moorage_agent.runtime.request import State
+from moorage_agent.runtime import record
 
 SUPERVISOR_LOST = "SupervisorLost"
 HOST_REBOOTED = "HostRebooted"
@@ -58,15 +57,9 @@ def observe_one(paths: Paths, uid: str, boot_id: str) -> ContainerState | None:
     if newest.get("boot") != boot_id:
         return ContainerState(uid, run, started_at=started, exit=Exit(None, time.time(), started_at=started, reason=HOST_REBOOTED))
     state = record.read_state(paths.task_run(uid))
-    if state is not None and state["run"] == run and lives(state):
+    if state is not None and state["run"] == run and record.lives(state):
         return ContainerState(uid, run, pid=state["pid"], started_at=state["started_ns"] / 1e9)
     return ContainerState(uid, run, started_at=started)
-
-
-def lives(state: State) -> bool:
-    """Its first process is there, is the one that was started, and has not ended."""
-    stat = cgroup.read(f"/proc/{state['pid']}/stat").rpartition(")")[2].split()
-    return len(stat) > 19 and stat[0] not in ("Z", "X") and int(stat[19]) == state["starttime"]
 
 
 def is_unburied(paths: Paths, uid: str) -> bool:

@@ -82,8 +82,20 @@ def read_state(run_dir: str) -> State | None:
 
 def start_time(pid: int) -> int | None:
     """When `pid` started, in clock ticks since boot; with the boot id it tells a process from a later one of the same number."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def lives(state: State) -> bool:
+    """The container's first process is there, is the one that was started, and has not ended."""
+    fields = _stat(state["pid"])
+    return bool(fields) and fields[0] not in (b"Z", b"X") and int(fields[19]) == state["starttime"]
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields after the name, which may hold anything; [] when there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except (OSError, IndexError, ValueError):
-        return None
+            return file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []

@@ -142,7 +142,7 @@ class Runtime:
             pidfd = os.pidfd_open(state["pid"])
         except ProcessLookupError:
             return None
-        if not observed.lives(state):
+        if not record.lives(state):
             os.close(pidfd)
             return None
         return pidfd
