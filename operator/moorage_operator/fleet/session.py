@@ -25,10 +25,10 @@ from moorage_agent.protocol import (
     to_wire,
 )
 
-from moorage_operator.errors import AgentError, HostKeyMismatch, MoorageError, Unreachable
+from moorage_operator.errors import AgentError, HostKeyMismatch, MoorageError, NodeUnavailable, Unreachable
 from moorage_operator.fleet import loader
 from moorage_operator.fleet.archive import Archive
-from moorage_operator.fleet.backoff import delay_s
+from moorage_operator.fleet.backoff import FIRST_S, delay_s
 from moorage_operator.fleet.governor import Governor
 from moorage_operator.fleet.ssh import Connection
 from moorage_operator.fleet.target import Target
@@ -169,15 +169,14 @@ class Session:
             self._wake.clear()
             try:
                 await self._connect_and_serve()
-            except (MoorageError, ProtocolError) as error:
-                attempt = 1 if self.link.connected else attempt + 1
-                self._lost(error)
-                await self._pause(delay_s(error, attempt, random=self._random()))
             except Exception as error:
-                log.exception("the session of a node failed", extra={"node": self.uid})
-                attempt += 1
+                if not isinstance(error, MoorageError | ProtocolError):
+                    log.exception("the session of a node failed by a bug", extra={"node": self.uid})
+                attempt = 1 if self.link.connected else attempt + 1
+                # After a failed upgrade the version before is dialled, which worked until now.
+                pause_s = FIRST_S if self._upgrading else delay_s(error, attempt, random=self._random())
                 self._lost(error)
-                await self._pause(delay_s(error, attempt, random=self._random()))
+                await self._pause(pause_s)
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -185,7 +184,8 @@ class Session:
                 await self._wake.wait()
 
     def _lost(self, error: BaseException) -> None:
-        failed = str(error) if self._upgrading else self.link.upgrade_failed
+        # A host that went away meanwhile says nothing about the new version.
+        failed = str(error) if self._upgrading and not isinstance(error, NodeUnavailable) else self.link.upgrade_failed
         self._upgrading = False
         self._set_link(
             connected=False,
