@@ -7,7 +7,9 @@ from contextlib import suppress
 
 import pytest
 
-from tests.fleet import BareHost, Bridge, HostSpec
+from tests.fleet import BareHost, Bridge, HostSpec, KernelHost
+from tests.fleet.own_kernel.linux import linux
+from tests.fleet.own_kernel.root_image import root_image
 from tests.kube import ControlPlane, Registry, binary
 from tests.machine import MissingOnMachine
 
@@ -62,13 +64,37 @@ def hosts(bridge: Bridge) -> Iterator[Callable[..., list[BareHost]]]:
         host.close()
 
 
+@pytest.fixture
+def kernel_hosts(bridge: Bridge) -> Iterator[Callable[..., list[KernelHost]]]:
+    """`kernel_hosts(2)`: running hosts with kernels of their own, booted side by side, which end with the test."""
+    made: list[KernelHost] = []
+
+    def boot(count: int, *, memory_mb: int = 512) -> list[KernelHost]:
+        try:
+            made.extend(new := [bridge.kernel_host(boot=False, memory_mb=memory_mb) for _ in range(count)])
+            for host in new:
+                host.power_on()
+        except MissingOnMachine as missing:
+            pytest.skip(str(missing))
+        for host in new:
+            host.wait_for_sshd()
+        return new
+
+    yield boot
+    for host in made:
+        host.close()
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """The first run on a machine builds for minutes: before any test's time limit starts, and with its progress to be seen."""
-    needs_control_plane = any(item.get_closest_marker(marker) for item in session.items for marker in ("kube", "e2e"))
-    if needs_control_plane and not session.config.option.collectonly:
-        capture = session.config.pluginmanager.getplugin("capturemanager")
+    if session.config.option.collectonly:
+        return
+    markers = {marker.name for item in session.items for marker in item.iter_markers()}
+    made_for: dict[str, list[Callable[[], object]]] = {"kube": [build], "e2e": [build], "uml": [linux, root_image]}
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    for make in (make for marker, makers in made_for.items() if marker in markers for make in makers):
         with suppress(MissingOnMachine), capture.global_and_fixture_disabled():
-            build()
+            make()
 
 
 def build() -> None:

@@ -17,6 +17,7 @@ import asyncssh
 
 from tests.fleet import cgroups, links
 from tests.fleet.bare_host import BareHost
+from tests.fleet.own_kernel.kernel_host import KernelHost
 from tests.fleet.spec import HostSpec
 from tests.machine import MissingOnMachine, cache_dir
 from tests.machine.scratch import scratch_folder
@@ -45,7 +46,7 @@ class Bridge:
         self.network = self._connect()
         self.address = str(self.network[1])
         self._numbers = itertools.count(1)
-        self.hosts: list[BareHost] = []
+        self.hosts: list[BareHost | KernelHost] = []
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +63,15 @@ class Bridge:
         """A new host, running unless told otherwise. Its name is unique on this bridge; it is closed with the bridge at the latest."""
         number = next(self._numbers)
         host = BareHost(self, name or f"host{number}", number, spec)
+        self.hosts.append(host)
+        if boot:
+            host.boot()
+        return host
+
+    def kernel_host(self, name: str | None = None, *, memory_mb: int = 512, cpus: int = 2, boot: bool = True) -> KernelHost:
+        """A new host with a kernel of its own. Its kernel and disk are made on first use; raises MissingOnMachine where they cannot be."""
+        number = next(self._numbers)
+        host = KernelHost(self, name or f"host{number}", number, memory_mb=memory_mb, cpus=cpus)
         self.hosts.append(host)
         if boot:
             host.boot()
