@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from moorage_agent.errors import ImageError
 from moorage_agent.images import tar
 from moorage_agent.images.compression import inflated
+from moorage_agent.images.fetch import Pieces
 from moorage_agent.images.limits import Budget
 from moorage_agent.images.tar import TarReader
 from moorage_agent.images.tree import cleaned
@@ -40,7 +40,7 @@ class ArchiveFile:
     def close(self) -> None:
         os.close(self._fd)
 
-    def bytes_from(self, start: int, end: int | None = None) -> Iterator[bytes]:
+    def bytes_from(self, start: int, end: int | None = None) -> Pieces:
         """Of the file itself."""
         end = self.size if end is None else end
         while start < end and (chunk := os.pread(self._fd, min(_CHUNK, end - start), start)):
@@ -77,7 +77,7 @@ class ArchiveFile:
             raise ImageError("InvalidImage", f"{name} in {self.name} is larger than {most >> 20} MiB")
         return b"".join(self.content(member))
 
-    def content(self, member: Member, start: int = 0) -> Iterator[bytes]:
+    def content(self, member: Member, start: int = 0) -> Pieces:
         return self.bytes_from(member.offset + start, member.offset + member.size)
 
     def members(self) -> dict[bytes, Member]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
 from moorage_agent.errors import ImageError
 from moorage_agent.images.archive_file import ArchiveFile, Member
 from moorage_agent.images.config import parse_config, rootfs_config
 from moorage_agent.images.content import Content, fitting
 from moorage_agent.images.digest import digest_of
-from moorage_agent.images.fetch import LayerSource
+from moorage_agent.images.fetch import LayerSource, Pieces
 from moorage_agent.images.manifest import MAX_BYTES
 from moorage_agent.images.oci_layout import OciLayout
 from moorage_agent.images.platforms import Platform
@@ -77,8 +76,8 @@ class ArchiveSource:
         layer = LayerSource(diff_id, diff_id, self._archive.size, self._opener(Member(0, self._archive.size, None)), local=True)
         return Content(digest_of(body), wanted, parse_config(body, of=self._archive.name), (layer,))
 
-    def _opener(self, member: Member) -> Any:
-        def opened(start: int) -> Iterator[bytes]:
+    def _opener(self, member: Member) -> Callable[[int], Pieces]:
+        def opened(start: int) -> Pieces:
             return self._archive.content(member, start)
 
         return opened

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Callable
 
@@ -23,6 +24,9 @@ from moorage_agent.images.workplace import Workplace
 _RESUMABLE = 8 << 20
 _CHUNK = 1 << 17
 
+Pieces = Generator[bytes, None, None]
+"""To be closed by whoever does not read them to the end: a connection hangs on them."""
+
 
 @dataclass(frozen=True)
 class LayerSource:
@@ -36,7 +40,7 @@ class LayerSource:
     diff_id: str
     digest: str | None
     size: int
-    open: Callable[[int], Iterator[bytes]]
+    open: Callable[[int], Pieces]
     local: bool = False
 
 
@@ -59,18 +63,18 @@ def fetch(source: LayerSource, place: Workplace, budget: Budget, arrived: Callab
 def _fetch(source: LayerSource, place: Workplace, part: str, budget: Budget, arrived: Callable[[int], None]) -> Layer:
     name = f"layer {(source.digest or source.diff_id)[:19]}…"
     come = _Come(source, arrived, budget)
-    arriving = come.counted(source.open(0) if source.local or source.size < _RESUMABLE else _resumed(source, part))
-    inflating = inflated(arriving)
-    try:
-        layer = unpack(come.inflated(inflating), place.fs, budget)
-        problem = come.problem() or _other_content(layer, source)
-    except ImageError as error:
-        if error.code == "DiskFull":
-            _forget(part)
-        inflating.close()
-        problem = _read_on(arriving, come) if error.code == "InvalidImage" else None
-        if problem is None:
-            raise ImageError(error.code, f"{name}: {error.message}", error.retry_after_s) from error
+    pieces = source.open(0) if source.local or source.size < _RESUMABLE else _resumed(source, part)
+    with closing(pieces), closing(come.counted(pieces)) as arriving, closing(inflated(arriving)) as inflating:
+        try:
+            layer = unpack(come.inflated(inflating), place.fs, budget)
+            problem = come.problem() or _other_content(layer, source)
+        except ImageError as error:
+            if error.code == "DiskFull":
+                _forget(part)
+            inflating.close()
+            problem = _read_on(arriving, come) if error.code == "InvalidImage" else None
+            if problem is None:
+                raise ImageError(error.code, f"{name}: {error.message}", error.retry_after_s) from error
     if problem is not None:
         _forget(part)
         raise ImageError("DigestMismatch", f"{name}: {problem}; nothing of it was kept", 60)
@@ -92,7 +96,7 @@ class _Come:
         self._hash = hashlib.sha256()
         self.compressed = self.plain = 0
 
-    def counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def counted(self, pieces: Iterator[bytes]) -> Pieces:
         for piece in pieces:
             self._hash.update(piece)
             self.compressed += len(piece)
@@ -122,7 +126,7 @@ def _other_content(layer: Layer, source: LayerSource) -> str | None:
     return f"it unpacks to {layer.diff_id}, but the image's configuration says {source.diff_id}"
 
 
-def _resumed(source: LayerSource, part: str) -> Iterator[bytes]:
+def _resumed(source: LayerSource, part: str) -> Pieces:
     """The bytes of an earlier try, then the rest, which is added to them."""
     with open(part, "ab+", buffering=0) as file:
         kept = os.fstat(file.fileno()).st_size
@@ -134,11 +138,12 @@ def _resumed(source: LayerSource, part: str) -> Iterator[bytes]:
         while left and (piece := file.read(min(_CHUNK, left))):
             left -= len(piece)
             yield piece
-        for piece in source.open(kept):
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(file.fileno(), view) :]
-            yield piece
+        with closing(source.open(kept)) as rest:
+            for piece in rest:
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(file.fileno(), view) :]
+                yield piece
 
 
 def _forget(part: str) -> None:

@@ -7,14 +7,13 @@ wanted must be there.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 from moorage_agent.errors import ImageError
 from moorage_agent.images.archive_file import ArchiveFile, Member
 from moorage_agent.images.content import Content, chosen, content_of, verified
 from moorage_agent.images.digest import hexadecimal
-from moorage_agent.images.fetch import LayerSource
+from moorage_agent.images.fetch import LayerSource, Pieces
 from moorage_agent.images.manifest import MAX_BYTES, Descriptor, Index, json_object, parse_manifest
 from moorage_agent.images.platforms import Platform
 
@@ -58,7 +57,7 @@ class OciLayout:
                 "InvalidImage", f"layer {descriptor.digest} in {self._archive.name} has {member.size} bytes, not {descriptor.size}"
             )
 
-        def opened(start: int) -> Iterator[bytes]:
+        def opened(start: int) -> Pieces:
             return self._archive.content(member, start)
 
         return LayerSource(diff_id, descriptor.digest, descriptor.size, opened, local=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Callable, TypeVar
 
@@ -50,7 +50,7 @@ class Registry:
 
         return self._patiently(ask)
 
-    def layer(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
+    def layer(self, descriptor: Descriptor, start: int = 0) -> Generator[bytes, None, None]:
         """Its bytes from `start` on, over as many connections as it takes while each brings it on."""
         tries = Tries(self._patience, self._transport.cancellation)
         at = start

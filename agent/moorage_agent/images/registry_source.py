@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from moorage_agent.errors import ImageError
 from moorage_agent.images.content import Content, content_of, verified
 from moorage_agent.images.digest import digest_of
-from moorage_agent.images.fetch import LayerSource
+from moorage_agent.images.fetch import LayerSource, Pieces
 from moorage_agent.images.manifest import Descriptor
 from moorage_agent.images.platforms import Platform
 from moorage_agent.images.reference import Reference
@@ -41,7 +39,7 @@ class RegistrySource:
         return kept
 
     def layer(self, descriptor: Descriptor, diff_id: str) -> LayerSource:
-        def opened(start: int) -> Iterator[bytes]:
+        def opened(start: int) -> Pieces:
             return self._registry.layer(descriptor, start)
 
         return LayerSource(diff_id, descriptor.digest, descriptor.size, opened)
