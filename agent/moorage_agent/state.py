@@ -2,12 +2,13 @@
 
 Files are replaced by rename, so the death of a process leaves the old or the new. A power cut is another matter: without fsync a renamed
 file may be empty afterwards. The binding is rare and is synced at once. The document is frequent and is written in turn to two slots, each
-with its hash, and synced off the hot path: one of the two is always whole.
+with its hash, and synced off the hot path: one of the two is always whole. Records of tasks change with every start and exit.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -50,6 +51,9 @@ def read_json(path: str) -> Any:
             return json.loads(file.read())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+
+
+BLOCK = 4096
 
 
 class HostState:
@@ -143,22 +147,41 @@ class TaskStore:
         return Record()
 
     def save_spec(self, spec: TaskSpec) -> None:
-        directory = self._paths.task(spec.uid)
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        replace_file(f"{directory}/task.json", json.dumps(to_wire(spec)).encode())
+        self._save(spec.uid, "task.json", json.dumps(to_wire(spec)).encode())
 
     def save_record(self, uid: str, record: Record) -> None:
+        self._save(uid, "record.json", json.dumps(to_wire(record)).encode())
+
+    def _save(self, uid: str, name: str, data: bytes) -> None:
+        """In place, as one block: making and renaming a file per change costs the disk's journal ten times as much, and blocks the loop.
+
+        One write of one block is whole after the death of the process, and on all but odd disks after a power cut; what is larger is
+        replaced by rename. Trailing blanks are nothing to JSON.
+        """
         directory = self._paths.task(uid)
-        data = json.dumps(to_wire(record)).encode()
+        path = f"{directory}/{name}"
         try:
-            replace_file(f"{directory}/record.json", data)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             os.makedirs(directory, mode=0o700, exist_ok=True)
-            replace_file(f"{directory}/record.json", data)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if len(data) > BLOCK or os.fstat(descriptor).st_size > BLOCK:
+                replace_file(path, data)
+            else:
+                _write_block(descriptor, data)
+        finally:
+            os.close(descriptor)
 
     def remove(self, uid: str) -> None:
         """Delete the task's directory, with whatever is in it."""
         shutil.rmtree(self._paths.task(uid), ignore_errors=True)
+
+
+def _write_block(descriptor: int, data: bytes) -> None:
+    written = os.pwrite(descriptor, data.ljust(BLOCK), 0)
+    if written != BLOCK:
+        raise OSError(errno.ENOSPC, f"only {written} of {BLOCK} bytes of a record could be written")
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

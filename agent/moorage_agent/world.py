@@ -15,10 +15,14 @@ from moorage_agent.values import ValueStore, keys_of
 
 @dataclass
 class TaskState:
-    """One task. `launch` is what Prepare made for the next start; `prepared` stays true after it. `unsaved`: the disk lacks the record."""
+    """One task. `keys`: of the values its container needs. `launch` is what Prepare made for the next start; `prepared` outlives it.
+
+    `unsaved`: the disk lacks the record.
+    """
 
     uid: str
     spec: TaskSpec | None = None
+    keys: tuple[str, ...] = ()
     wanted: bool = False
     record: Record = field(default_factory=Record)
     seen: Seen | None = None
@@ -70,12 +74,12 @@ class World:
     def remember(self, state: TaskState, spec: TaskSpec) -> None:
         """Give a task its spec, and index what others find it by."""
         self._unindex(state)
-        state.spec = spec
+        state.spec, state.keys = spec, keys_of(spec)
         self.tasks[state.uid] = state
         self._users.setdefault(spec.image.digest, set()).add(state.uid)
         if spec.replaces:
             self._heirs.setdefault(spec.replaces, set()).add(state.uid)
-        for key in keys_of(spec):
+        for key in state.keys:
             self._value_users.setdefault(key, set()).add(state.uid)
 
     def forget(self, uid: str) -> None:
@@ -90,7 +94,7 @@ class World:
         if state.spec is None:
             return
         entries = [(self._users, state.spec.image.digest), (self._heirs, state.spec.replaces or "")]
-        for index, key in (*entries, *((self._value_users, key) for key in keys_of(state.spec))):
+        for index, key in (*entries, *((self._value_users, key) for key in state.keys)):
             index.get(key, set()).discard(state.uid)
             if not index.get(key):
                 index.pop(key, None)
@@ -112,7 +116,7 @@ class World:
         state = self.tasks[uid]
         spec = state.spec
         image = self.images.get(spec.image.digest, ImageView()) if spec else ImageView()
-        missing = self.values.missing(keys_of(spec)) if spec and state.wanted else ()
+        missing = self.values.missing(state.keys) if state.wanted and state.keys else ()
         return TaskView(
             uid=uid,
             wanted=state.wanted,
@@ -127,8 +131,8 @@ class World:
             healthy=state.health.healthy if state.health else None,
             healthcheck=self.healthcheck(state),
             heard_at=self.heard_at,
-            way_blocked=any(self._blocks(ancestor, state) for ancestor in self._ancestors(uid)),
-            heir_ready=any(self._may_take_over(heir, now) for heir in self._descendants(uid)),
+            way_blocked=bool(spec and spec.replaces) and any(self._blocks(ancestor, state) for ancestor in self._ancestors(uid)),
+            heir_ready=uid in self._heirs and any(self._may_take_over(heir, now) for heir in self._descendants(uid)),
             busy=state.busy,
         )
 
@@ -146,7 +150,7 @@ class World:
         return {image.digest for image in self.wished_images()} | {s.spec.image.digest for s in self.tasks.values() if s.spec}
 
     def keys_in_use(self) -> set[str]:
-        return {key for state in self.tasks.values() if state.spec for key in keys_of(state.spec)}
+        return {key for state in self.tasks.values() for key in state.keys}
 
     def fenced(self) -> Iterable[str]:
         """Tasks that stop when no operator is heard."""

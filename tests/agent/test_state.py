@@ -92,6 +92,14 @@ def test_a_tasks_record_and_spec_are_read_as_they_were_written(paths: Paths) -> 
     assert store.known() == []
 
 
+def test_a_record_that_shrinks_and_grows_past_a_block_is_read_whole(paths: Paths) -> None:
+    store = TaskStore(paths)
+    for length in (10, 9000, 20, 5000, 0):
+        record = Record(run=length, message="x" * length)
+        store.save_record(uid(1), record)
+        assert store.record(uid(1)) == record
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"run": "x"}', b"[]"])
 def test_a_damaged_record_is_a_fresh_one(paths: Paths, damage: bytes) -> None:
     store = TaskStore(paths)

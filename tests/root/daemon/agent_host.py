@@ -96,6 +96,10 @@ class AgentHost:
         shutil.rmtree(self.paths.run)
         self.boot_file.write_text(f"{uuid.uuid4()}\n")
 
+    def first_processes(self) -> set[int]:
+        """The first process of every container of this agent, in whatever cgroup it is."""
+        return {pid for pid in self._processes() if _is_first(pid) and f"/{self.paths.cgroup_root}" in _text(str(pid), "cgroup")}
+
     def _processes(self) -> list[int]:
         """The daemon, zygote and shims (their arguments name our directories), and all in cgroups of this agent."""
         found = []
@@ -148,6 +152,12 @@ class AgentHost:
         assert left == []
         assert not os.path.exists(self.paths.run)
         shutil.rmtree(self.paths.root, ignore_errors=True)
+
+
+def _is_first(pid: int) -> bool:
+    """True for process 1 of a PID namespace below ours. NSpid: proc_pid_status(5)."""
+    numbers = next(line for line in _text(str(pid), "status").splitlines() if line.startswith("NSpid:")).split()[1:]
+    return len(numbers) > 1 and numbers[-1] == "1"
 
 
 def _text(pid: str, name: str) -> str:
