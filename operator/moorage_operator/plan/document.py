@@ -57,6 +57,11 @@ def task_spec(task: Task, sources: Mapping[ImageKey, ImageSource]) -> TaskSpec:
     )
 
 
+def is_wished(task: Task) -> bool:
+    """Whether its container shall be there at all. Once it shall not, no later document lists it again."""
+    return task.metadata.deletion_timestamp is None and task.status.state != "Orphaned"
+
+
 def value_keys(document: NodeSpec) -> frozenset[str]:
     """Keys of the values this document refers to: a node is given these and no others."""
     images = [task.image for task in document.tasks] + list(document.images)
@@ -66,13 +71,7 @@ def value_keys(document: NodeSpec) -> frozenset[str]:
 
 
 def _belongs(task: Task, node_name: str) -> bool:
-    return (
-        task.spec.node_name == node_name
-        and task.metadata.deletion_timestamp is None
-        and task.status.state != "Orphaned"
-        and task.spec.image is not None
-        and task.spec.image.digest is not None
-    )
+    return task.spec.node_name == node_name and is_wished(task) and task.spec.image is not None and task.spec.image.digest is not None
 
 
 def _container_keys(container: Container) -> Iterator[str]:

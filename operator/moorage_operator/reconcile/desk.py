@@ -13,7 +13,7 @@ from moorage_operator.fleet.session import Claim, Link, Wish
 from moorage_operator.kube.object import Key
 from moorage_operator.kube.resource import IMAGES, NODES, SERVICES, TASKS
 from moorage_operator.plan.container_data import CONFIG_MAP, SECRET, DataObject
-from moorage_operator.plan.document import node_images, node_tasks, value_keys
+from moorage_operator.plan.document import is_wished, node_images, node_tasks, value_keys
 from moorage_operator.plan.image import wanted_by
 from moorage_operator.plan.image_source import image_source
 from moorage_operator.reconcile import indexes
@@ -87,12 +87,9 @@ class OperatorDesk:
         world, node = self._world, self._world.nodes.by_uid(uid)
         if node is None:
             return
-        stopping = [
-            task.metadata.uid
-            for task in (world.tasks.by(indexes.NODE, node.metadata.name) if report.full else ())
-            if task.metadata.deletion_timestamp is not None
-        ]
-        for task_uid in world.reports.take(report, stopping=stopping):
+        placed = world.tasks.by(indexes.NODE, node.metadata.name) if report.full else ()
+        unwished = [task.metadata.uid for task in placed if not is_wished(task)]
+        for task_uid in world.reports.take(report, unwished=unwished):
             task = world.tasks.by_uid(task_uid)
             if task is not None:
                 world.enqueue(TASKS, Key(task.metadata.namespace, task.metadata.name), 0.0)

@@ -16,17 +16,17 @@ class Reports:
         self._gone: set[str] = set()
         self._unwritten_since: dict[str, datetime] = {}
 
-    def take(self, report: NodeReport, *, stopping: Iterable[str]) -> list[str]:
+    def take(self, report: NodeReport, *, unwished: Iterable[str]) -> list[str]:
         """Keeps what the report says and returns the uids it says something about.
 
-        `stopping`: uids of the Tasks on that node that are being deleted. Those a full report lacks have no container there, and get none:
-        the agent reports all of the last document it took, and no later one of ours lists them.
+        `unwished`: uids of the Tasks of that node that are being deleted or were given up. Those a full report lacks have no container
+        there, and get none: the agent reports all of the last document it took, and no later one of ours lists them.
         """
         for each in report.tasks:
             self._latest[each.uid] = each
         gone = set(report.removed)
         if report.full:
-            gone |= set(stopping) - {each.uid for each in report.tasks}
+            gone |= set(unwished) - {each.uid for each in report.tasks}
         self._gone |= gone
         return [*(each.uid for each in report.tasks), *gone]
 
