@@ -1,4 +1,4 @@
-"""`python -m tests.bench [FIGURE]`: one JSON line per figure, its peer measured in the same run. A figure alone runs the module it is in."""
+"""`python -m tests.bench [FIGURE]`: one JSON line per figure, its peer measured in the same run. A figure runs the module it is in."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 PING_EVERY_S: Final = 5.0
 SILENCE_S: Final = 15.0  # the planner calls the node Unknown
 GIVE_UP_S: Final = 20.0  # the connection is dropped and made anew
-HELLO_WITHIN_S: Final = 20.0
+HELLO_WITHIN_S: Final = 60.0  # a busy host compiles the agent first
 
 
 @dataclass(frozen=True)
