@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import time
 from dataclasses import dataclass
 from typing import IO
 
@@ -40,14 +39,6 @@ def download(wanted: Wanted, directory: str, transport: Transport, patience: Pat
             os.unlink(file.name)
             raise
     return wanted.path(directory)
-
-
-def drop_old_downloads(directory: str, *, now: float | None = None) -> None:
-    oldest = (time.time() if now is None else now) - _KEEP_S
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.stat().st_mtime < oldest:
-                os.unlink(entry.path)
 
 
 class _Download:

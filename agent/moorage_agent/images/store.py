@@ -25,10 +25,10 @@ from dataclasses import dataclass
 
 from moorage_agent.errors import ImageError
 from moorage_agent.images.digest import digest_of, hexadecimal
-from moorage_agent.images.download import drop_old_downloads
 from moorage_agent.images.durable import sync_directory, sync_file_system, write_cache_file, write_file
 from moorage_agent.images.layer import Layer
 from moorage_agent.images.lease import Lease, leased, store_lock
+from moorage_agent.images.leftovers import drop_old_downloads
 from moorage_agent.images.limits import DEFAULT, Budget, Limits, free_on
 from moorage_agent.images.record import Record
 from moorage_agent.images.sweep import Held, unwanted
