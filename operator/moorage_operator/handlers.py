@@ -12,6 +12,9 @@ from moorage_operator.command import Command
 from moorage_operator.kube.credentials import Credentials
 from moorage_operator.kube.resource import IMAGES, NODES, SERVICES, STACKS, Resource
 
+API_AWAY_S = (0.5, 1.0, 2.0, *(3.0,) * 2400)
+"""Pauses between kopf's attempts while the API server is away. After the last, two hours, the process ends; kopf's own are over in a minute."""
+
 WATCHED = (STACKS, SERVICES, IMAGES, NODES)
 
 
@@ -87,5 +90,6 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.scanning.disabled = True
     settings.peering.standalone = True
     settings.networking.request_timeout = 30
+    settings.networking.error_backoffs = API_AWAY_S
     settings.execution.default_backoff = 10
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)

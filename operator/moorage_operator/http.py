@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics. Healthy is a process whose loop turns, whose watches hear, and whose Lease is renewed if it leads."""
+"""/healthz, /readyz and /metrics. Healthy is a process whose loop turns, whose watches hear, and who sees to its Lease if it leads."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ WATCH_SILENT_S = 180.0
 """A watch hears a bookmark about once a minute and reconnects by itself after 90 s."""
 
 LEASE_LATE_S = 15.0
+"""An API server that is away is no fault of this process: to end it would only cut its connections to the hosts."""
 
 
 class HttpServer:
@@ -55,5 +56,5 @@ def troubles_of(command: Command) -> Iterator[str]:
         if informer.synced.is_set() and informer.silent_s > WATCH_SILENT_S:
             yield f"the watch of {name} heard nothing for {informer.silent_s:.0f} s"
     lease = command.lease
-    if lease is not None and command.world.leadership.epoch and lease.renewed_s_ago > LEASE_LATE_S:
-        yield f"the Lease was not renewed for {lease.renewed_s_ago:.0f} s"
+    if lease is not None and command.world.leadership.epoch and lease.tried_s_ago > LEASE_LATE_S:
+        yield f"renewing the Lease was not tried for {lease.tried_s_ago:.0f} s"

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Timing:
-    """The leader stops at `renew_deadline_s`, well before anybody may take over at `duration_s`. No call takes longer than `call_s`."""
+    """The leader writes nothing from `renew_deadline_s` on, well before anybody may take over at `duration_s`. No call takes longer than `call_s`."""
 
     duration_s: float = 15.0
     renew_deadline_s: float = 10.0
@@ -34,7 +34,7 @@ class Timing:
 
 
 class Lease:
-    """`identity` is a UUID per process. `on_acquired` gets the epoch; `on_lost` the reason, when `held()` is False already."""
+    """`identity` is a UUID per process. `on_acquired` gets the epoch; `on_lost` why another leads, when `held()` is False already."""
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class Lease:
         self._changing = asyncio.Lock()
         self._mine: LeaseRecord | None = None  # as of our last successful change, while we lead
         self._renewed_at = 0.0
+        self._tried_at = 0.0
         self._seen: LeaseRecord | None = None
         self._seen_at = 0.0
         self._highest_epoch = 0
@@ -68,9 +69,9 @@ class Lease:
         return self._mine is not None and self._clock.monotonic() < self._renewed_at + self._timing.renew_deadline_s
 
     @property
-    def renewed_s_ago(self) -> float:
-        """Seconds since the last renewal that succeeded was sent; meaningless for a process that does not lead."""
-        return self._clock.monotonic() - self._renewed_at
+    def tried_s_ago(self) -> float:
+        """Seconds since renewing was last tried, with whatever outcome; meaningless for a process that does not lead."""
+        return self._clock.monotonic() - max(self._tried_at, self._renewed_at)
 
     async def run(self) -> None:
         """Acquires, renews, loses, acquires again, until cancelled or released; for a Supervisor."""
@@ -148,11 +149,13 @@ class Lease:
     # --- meanwhile
 
     async def _kept(self) -> str:
-        """Renews until that is over, and returns why."""
+        """Renews until somebody else has the Lease, and returns why.
+
+        Without an answer from the API server it is not held for a while, but not lost: a change of anybody else's would make the next
+        renewal conflict.
+        """
         while True:
             await self._clock.sleep(self._timing.retry_s)
-            if not self.held():
-                return f"not renewed for {self.renewed_s_ago:.0f} s"
             try:
                 async with self._changing:
                     await self._renew()
@@ -160,6 +163,7 @@ class Lease:
                 return str(error)
             except ApiError as error:
                 log.warning("lease not renewed", extra={"lease": str(self._key), "error": str(error)})
+            self._tried_at = self._clock.monotonic()
 
     async def _renew(self, *, at_least: int = 0) -> None:
         if self._mine is None:
