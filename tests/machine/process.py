@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 # The kernel sends the parent-death signal when the *thread* that started a child ends. A pool thread of asyncio ends with its loop,
 # so every child is started by this one thread, which lives as long as the process.
 _SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bench-spawner")
+# The parent may be gone before the child asked for the signal: then the child has another parent already, and does not begin.
+_BOUND = ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", 'test "$PPID" = "$0" && exec "$@"']
 
 
 class Server:
@@ -35,7 +38,7 @@ class Server:
     def _spawn(self) -> subprocess.Popen[bytes]:
         with open(self.log_file, "ab") as log:
             return subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *self.argv],
+                [*_BOUND, str(os.getpid()), *self.argv],
                 stdin=subprocess.PIPE if self._stdin else subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
