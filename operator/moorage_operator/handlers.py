@@ -13,7 +13,7 @@ from moorage_operator.kube.credentials import Credentials
 from moorage_operator.kube.resource import IMAGES, NODES, SERVICES, STACKS, Resource
 
 API_AWAY_S = (0.5, 1.0, 2.0, *(3.0,) * 2400)
-"""Pauses between kopf's attempts while the API server is away. After the last, two hours, the process ends; kopf's own are over in a minute."""
+"""Pauses between kopf's attempts while the API server is away. After two hours the process ends; by default it would within a minute."""
 
 WATCHED = (STACKS, SERVICES, IMAGES, NODES)
 
