@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Timing:
-    """The leader stops writing at `renew_deadline_s`, well before anybody may take over at `duration_s`. No call takes longer than `call_s`."""
+    """The leader stops writing at `renew_deadline_s`, before anybody may take over at `duration_s`. No call takes longer than `call_s`."""
 
     duration_s: float = 15.0
     renew_deadline_s: float = 10.0
