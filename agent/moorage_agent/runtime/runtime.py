@@ -177,9 +177,9 @@ class Runtime:
 
     async def remove(self, uid: str) -> None:
         """Kill what still runs and leave nothing: processes, mounts, cgroups, files, logs. Raises Stuck when a process cannot die."""
-        self.kill(uid)
         deadline = time.monotonic() + STUCK_AFTER_S
         while self._is_there(uid):
+            self.kill(uid)
             if time.monotonic() > deadline:
                 raise Stuck("Stuck", f"container {uid} does not die of SIGKILL for {STUCK_AFTER_S:g} s: {self._what_is_left(uid)}")
             await asyncio.sleep(0.005)
@@ -193,7 +193,7 @@ class Runtime:
 
     def _what_is_left(self, uid: str) -> str:
         state = record.read_state(self.paths.task_run(uid))
-        if state is None:
+        if state is None or not record.lives(state):
             return "its supervisor does not end"
         lines = cgroup.read(f"/proc/{state['pid']}/status").splitlines()
         return next(

@@ -81,6 +81,7 @@ def _start(run: Run, request: StartRequest, connection: _socket.socket, request_
             cgroup.make(path)
         lock(run)
         ends = _fork_maker(run, request, connection, binds)
+        run.go = ends.go
         _open_files(run, request)
         steps.at = "clone"
         run.pid = _hear_pid(ends.report)
@@ -96,6 +97,7 @@ def _start(run: Run, request: StartRequest, connection: _socket.socket, request_
     except BrokenPipeError:
         pass  # init is gone, and said why
     os.close(ends.go)
+    run.go = -1
     failure = os.read(ends.failures, 4096)  # nothing: execve closed it
     os.close(ends.failures)
     if failure:
@@ -213,6 +215,8 @@ def _give_up(run: Run, request: StartRequest, failure: Failed) -> None:
     """Leave no process and no cgroup of a start that failed, and a record that it did."""
     if run.maker < 0:
         return  # nothing was begun: this run may even be the one that is alive
+    if run.go >= 0:
+        os.close(run.go)  # an init we were never told of ends by this
     for pid in (run.maker, run.pid):
         if pid > 0:
             _kill(pid)

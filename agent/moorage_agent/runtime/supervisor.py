@@ -33,7 +33,7 @@ class Run:
     """One run of one container, as its supervisor holds it."""
 
     __slots__ = (
-        "files",
+        "go",
         "home",
         "lock",
         "log",
@@ -53,7 +53,7 @@ class Run:
         self.home, self.uid = home, uid
         self.task_dir, self.run_dir = f"{home.root}/tasks/{uid}", f"{home.run}/tasks/{uid}"
         self.sources: dict[int, bytes] = {}  # descriptors to read output from, and the letter of their stream
-        self.pid = self.pidfd = self.records = self.lock = self.mount_namespace = self.maker = -1
+        self.pid = self.pidfd = self.records = self.lock = self.mount_namespace = self.maker = self.go = -1
         self.log: LogWriter
         self.state: State
 

@@ -133,7 +133,7 @@ class Zygote:
         self.epoll.unregister(fd)
         os.close(fd)
         self._reap()
-        status = self.lost.pop(watched.pid, 0)
+        status = self.lost.get(watched.pid, 0)
         if watched.pid in self.verdicts:
             self._pass_verdict(watched.pid, status)
         elif watched.uid and os.WIFSIGNALED(status):  # one that failed by itself would do so again
@@ -199,10 +199,13 @@ class Zygote:
         """Hear of the end of an adopted container, unless it is nobody's child of ours, or was buried already."""
         pid = state["pid"]
         self._reap()
-        if pid in self.lost:
+        if pid in self.verdicts:  # of the adopter before this one
+            os.close(self.verdicts.pop(pid))
+        alive = record.start_time(pid) == state["starttime"]
+        if not alive and pid in self.lost:
             self.verdicts[pid] = verdict
-            self._pass_verdict(pid, self.lost.pop(pid))
-        elif _is_my_child(pid) and record.start_time(pid) == state["starttime"]:
+            self._pass_verdict(pid, self.lost[pid])
+        elif alive and _is_my_child(pid):
             self.verdicts[pid] = verdict
             self._watch(pid, Watched(pid, "", -1))
         else:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ KERNEL = tuple(int(part) for part in os.uname().release.split(".")[:2])
 
 
 def zygote_of(host: Host) -> int:
-    return max(pid for pid, name in host.processes().items() if name == "moorage-zygote")
+    """The newest: numbers of processes start again from the beginning some day."""
+    return max((pid for pid, name in host.processes().items() if name == "moorage-zygote"), key=lambda pid: record.start_time(pid) or 0)
 
 
 def kill(pid: int) -> None:
@@ -167,7 +169,8 @@ async def test_killed_at_any_step_of_a_start(make: Make, host: Host, runtime: Ru
         start = asyncio.create_task(container.start())
         await asyncio.sleep(chance.uniform(0, 0.03))
         for pid in [pid for pid, name in host.processes().items() if name == victim]:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         try:
             await start
         except StartFailed as failure:
@@ -214,7 +217,7 @@ async def test_full_disk_loses_output_and_keeps_the_exit_code(host: Host, small_
     paths.make()
     runtime = Runtime(paths, cgroup_root=host.cgroup_root + "-small")
     fill = "cat /dev/zero > /fill 2>/dev/null"
-    line = f"echo before; usleep 100000; {fill}; seq 9999; rm /fill; usleep 50000; echo after; {fill}; exit 5"
+    line = f"echo before; usleep 200000; {fill}; seq 9999; usleep 200000; rm /fill; usleep 50000; echo after; {fill}; exit 5"
     container = Container(host, runtime, argv=("/bin/sh", "-c", line))
     await container.start()
     state = await container.ended()
