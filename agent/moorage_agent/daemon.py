@@ -169,6 +169,7 @@ class Daemon:
                 self._see(container)
             self._touch_all()
             self._executor.save_again()
+            self.desk.save_again()
             self.desk.ask(self._world.values.missing(self._world.keys_in_use()), again=True)
             self._reporter.facts_changed(await executor(None, host_facts, self._paths, self._host_id, self._runtime.features()))
             await self._sweep()

@@ -50,6 +50,7 @@ class OperatorDesk:
         self._intake = Intake()
         self._session: Session | None = None
         self._syncing = False
+        self._unsaved: tuple[Any, str] | None = None
         self._threads = ThreadPoolExecutor(RESOLVES_IN_FLIGHT, "resolve")
         self._arrival = asyncio.Event()
 
@@ -61,6 +62,21 @@ class OperatorDesk:
         """Ask the operator for values; without one they are asked for when it comes."""
         if self._session is not None:
             self._session.ask(keys, again=again)
+
+    def save_again(self) -> None:
+        """Write the document in force unless it is written. A full disk must not keep an operator from stopping what fills it.
+
+        Until it is written, a daemon that dies comes back with the document before, and gets this one with the operator's next session.
+        """
+        if self._unsaved is None:
+            return
+        try:
+            self._host.save_document(*self._unsaved)
+        except OSError as error:
+            log.warning("the document cannot be written", extra={"fields": {"error": str(error)}})
+        else:
+            self._unsaved = None
+            self._sync_soon()
 
     def close(self) -> None:
         if self._session is not None:
@@ -95,8 +111,8 @@ class OperatorDesk:
         document, digest = self._intake.read(spec)
         self._bind(ownership.admit(self._binding, self._world.document, self._world.document_hash, document, digest))
         if digest != self._world.document_hash:
-            self._host.save_document(spec, digest)
-            self._sync_soon()
+            self._unsaved = (spec, digest)
+            self.save_again()
             self._taken(self._world.adopt_document(document, digest))
         self._contact.document()
         return document.epoch, document.revision, digest

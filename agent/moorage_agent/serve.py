@@ -38,6 +38,7 @@ def serve(paths: Paths, *, ready_fd: int | None = None) -> int:
     """Serve until retired (0), uninstalled (0), told to end by a signal (0), or a part fails (1: whoever supervises starts it anew)."""
     journal.write_log_to_stderr()
     os.umask(0o077)
+    _be_killed_last()
     paths.make()
     lock = hold_lock(paths)
     try:
@@ -66,6 +67,12 @@ def hold_lock(paths: Paths) -> TextIO:
     lock.write(VERSION)
     lock.flush()
     return lock
+
+
+def _be_killed_last() -> None:
+    """When memory is short a container shall go before its keeper. Refused without CAP_SYS_RESOURCE, which is no reason not to serve."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("-900")
 
 
 async def _serve(paths: Paths, ready_fd: int | None) -> None:

@@ -33,7 +33,8 @@ from moorage_agent.protocol import (
 )
 
 SWARM, NODE = "0d5d1f2e-swarm", "7c1b4f0a-node"
-WITHIN_S = 30.0
+WITHIN_S = 60.0
+PING_EVERY_S = 3.0
 
 
 class AgentHost:
@@ -50,6 +51,7 @@ class AgentHost:
         self._daemon: subprocess.Popen[bytes] | None = None
         self._operators: list[Operator] = []
         self._digest = ""
+        self._mounted = False
 
     def verb(self, *arguments: str) -> list[str]:
         where = ["--root", self.paths.root, "--run", self.paths.run, "--boot-id-file", self.paths.boot_id_file]
@@ -77,6 +79,15 @@ class AgentHost:
         self._daemon.send_signal(signum)
         self._daemon.wait(30)
         self._daemon = None
+
+    def put_disk_on_tmpfs(self, size: str) -> None:
+        """Before the first start: a disk that is easily filled."""
+        aside = Path(f"{self.paths.root}.aside")
+        Path(self.paths.root).rename(aside)
+        Path(self.paths.root).mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "disk", self.paths.root], check=True)
+        self._mounted = True
+        shutil.copytree(aside, self.paths.root, dirs_exist_ok=True)
 
     def power_cut(self) -> None:
         """Everything of this agent stops at one moment and dies unheard; memory is lost, the disk stays, the next boot is another."""
@@ -151,6 +162,8 @@ class AgentHost:
         left = [name for name in os.listdir(self.paths.root) if name != "volumes"] if os.path.isdir(self.paths.root) else []
         assert left == []
         assert not os.path.exists(self.paths.run)
+        if self._mounted:
+            subprocess.run(["umount", "-l", self.paths.root], check=True)
         shutil.rmtree(self.paths.root, ignore_errors=True)
 
 
@@ -223,11 +236,13 @@ class Operator:
             found = look()
             if found:
                 return found
-            self._socket.settimeout(max(0.01, deadline - time.monotonic()))
+            assert time.monotonic() < deadline, f"never heard {what}; tasks: {self.tasks}"
+            self._socket.settimeout(PING_EVERY_S)
             try:
                 data = self._socket.recv(1 << 18)
             except TimeoutError:
-                raise AssertionError(f"never heard {what}; tasks: {self.tasks}") from None
+                self.send({"type": "ping", "at": time.monotonic()})
+                continue
             if not data:
                 raise ConnectionResetError(f"the agent closed the connection before {what}; frames: {self.frames}")
             for message, _ in self._decoder.feed(data):

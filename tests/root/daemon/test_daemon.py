@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import random
@@ -181,7 +182,7 @@ def test_configs_volumes_and_binds_reach_the_container(host: AgentHost, tmp_path
     operator.wait_state("Running", task)
     copy = Path(host.paths.volume("default/shop/data-1"), "copy")
     eventually(lambda: copy.exists() and copy.read_text() == "[app]7:8\n")
-    assert (tmp_path / "bound/here").exists()
+    eventually((tmp_path / "bound/here").exists)
     operator.push()
     operator.wait("removal", lambda: task.uid in operator.removed)
     assert copy.exists()
@@ -256,6 +257,33 @@ def test_network_probes_reach_into_the_containers_own_network(host: AgentHost, c
     operator.wait("Starting first", lambda: operator.state(task) == "Starting" and operator.tasks[task.uid].reason == "HealthCheck")
     operator.wait_state("Running", task)
     assert operator.tasks[task.uid].healthy is True
+
+
+def test_on_a_full_disk_containers_can_still_be_stopped_and_exits_are_known(make_host: Callable[[], AgentHost]) -> None:
+    host = make_host()
+    host.put_disk_on_tmpfs("700m")  # the image store wants room to unpack
+    host.start()
+    operator = host.connect()
+    going, ending = host.task(operator, *SLEEP), host.task(operator, *SLEEP)
+    operator.push(going, ending)
+    operator.wait_state("Running", going, ending)
+    filler = Path(host.paths.root, "filler")
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)) == size:
+                    pass
+    pid = operator.tasks[ending.uid].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    operator.wait("the exit", lambda: operator.tasks[ending.uid].restarts >= 1)
+    assert operator.tasks[ending.uid].last_exits[0].code == 137
+    operator.push(ending)
+    operator.wait("removal", lambda: going.uid in operator.removed)
+    filler.unlink()
+    operator.wait_state("Running", ending)
+    operator.push()
+    operator.wait("removal", lambda: ending.uid in operator.removed)
 
 
 def test_a_daemon_told_to_end_leaves_its_containers(host: AgentHost) -> None:
