@@ -161,5 +161,6 @@ def _progress(looks: Sequence[Look], rollout: Rollout) -> Progress:
         failing=tuple(look.failing for look in looks if look.failing is not None),
         over=tuple(look.over for look in looks if look.over is not None),
         waiting=tuple(look.waiting for look in looks if look.waiting is not None),
+        unheard=frozenset(look.slot for look in looks if look.unheard),
         paused=rollout.paused,
     )

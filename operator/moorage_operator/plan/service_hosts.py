@@ -23,10 +23,11 @@ class Host(Enum):
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """`message` says why it is not FINE; `until` is when silence becomes a loss."""
+    """`message` says why it is not FINE; `silent`: nobody knows how its tasks are; `until` is when silence becomes a loss."""
 
     host: Host
     message: str = ""
+    silent: bool = False
     until: datetime | None = None
 
 
@@ -59,7 +60,7 @@ class Hosts:
         if fate.fate is Fate.LOST:
             return HostState(Host.LOST, fate.message)
         if fate.fate is Fate.WAITS:
-            return HostState(Host.AWAY, fate.message, fate.at)
+            return HostState(Host.AWAY, fate.message, silent=True, until=fate.at)
         return self._reachable(node)
 
     def _reachable(self, node: str) -> HostState:

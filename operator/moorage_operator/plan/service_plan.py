@@ -108,7 +108,7 @@ class Progress:
 
     `done`: their work is done (restart.condition), there will be no further task. `replacing`: under way, or in the pause after it.
     `unsettled`: ready, but not yet for as long as update.monitor. `failing`: how tasks of the wished version fail. `over`: why there
-    will be no further task of that version. `waiting`: what cannot be worked on now.
+    will be no further task of that version. `waiting`: what cannot be worked on now. `unheard`: slots whose node is silent.
     """
 
     wanted: int = 0
@@ -120,6 +120,7 @@ class Progress:
     failing: tuple[str, ...] = ()
     over: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
+    unheard: frozenset[str] = frozenset()
     paused: Problem | None = None
 
 

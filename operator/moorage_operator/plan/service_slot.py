@@ -75,6 +75,7 @@ def _held(slot: Slot, holder: SlotTask, candidate: SlotTask | None) -> None:
 def _wait_for_host(slot: Slot, holder: SlotTask) -> None:
     state = slot.hosts.state(holder.node)
     slot.found.waiting = f"{holder.name}: {state.message}"
+    slot.found.unheard = state.silent
     if state.until is not None:
         slot.found.due.append(state.until)
 

@@ -28,7 +28,7 @@ def service_status(
 ) -> ServiceStatus:
     """`tasks` as they are after the plan was carried out; `unplaceable`: those that found no node."""
     live = [task for task in tasks if task.metadata.deletion_timestamp is None and task_state(task) not in ENDED]
-    ready = [task for task in live if is_true(task.status.conditions, "Ready")]
+    ready = [task for task in live if is_true(task.status.conditions, "Ready") and task.spec.slot not in plan.progress.unheard]
     slots, wanted = len({task.spec.slot for task in ready}), plan.progress.wanted
     updated = len({task.spec.slot for task in ready if task.spec.version == plan.version})
     update = _update(service, plan, now=now)

@@ -32,7 +32,7 @@ class Look:
     """What was found in one slot. `gate` are the steps that let a prepared candidate take over; they wait while an update is paused.
 
     `failing`: how tasks of the wished version fail here. `looping`: the agent has given it up as a crash loop. `waiting`: why the slot
-    cannot be worked on. `due`: times at which to look again.
+    cannot be worked on. `unheard`: nobody knows whether its task still serves. `due`: times at which to look again.
     """
 
     slot: str
@@ -49,6 +49,7 @@ class Look:
     failing: str | None = None
     over: str | None = None
     waiting: str | None = None
+    unheard: bool = False
     unsettled: bool = False
     due: list[datetime] = field(default_factory=list)
     attempt: int = 0

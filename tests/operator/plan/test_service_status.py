@@ -159,6 +159,22 @@ def test_a_service_whose_work_is_done_is_ready() -> None:
     assert status.replicas_ready == "0/2"
 
 
+def test_a_task_on_a_silent_node_does_not_count_as_ready_and_the_service_says_what_it_waits_for() -> None:
+    kept = world(unreachable={"policy": "Keep"})
+    kept.run(20)
+    assert kept.look().replicas_ready == "3/3"
+    lost = next(iter(kept.hosts.values()))
+    lost.silent_since = kept.now
+    kept.later(60)
+    status = kept.look()
+    assert status.replicas_ready == "2/3"
+    ready = condition(status, "Ready")
+    assert (ready.status, ready.reason) == ("False", "NodeAway")
+    assert f"set spec.outOfService on Node {lost.name}" in ready.message
+    lost.silent_since = None
+    assert kept.look().replicas_ready == "3/3"
+
+
 def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     swarm = world()
     first = condition(swarm.look(), "Ready").last_transition_time
