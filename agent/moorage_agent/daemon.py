@@ -181,6 +181,7 @@ class Daemon:
             for uid in await self._runtime.remove_orphans(list(self._world.tasks)):
                 log.warning("removed the remains of a container nobody knows", extra={"fields": {"task": uid}})
         keys = self._world.keys_in_use() | {key for image in self._world.wished_images() for key in source_keys(image.source)}
+        self._world.value_errors = {key: why for key, why in self._world.value_errors.items() if key in keys}
         gone = self._world.values.sweep(keys, (), older_than_s=SWEEP_AGE_S)
         if gone:
             log.info("swept values nobody refers to", extra={"fields": {"count": len(gone)}})

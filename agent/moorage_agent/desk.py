@@ -146,12 +146,18 @@ class OperatorDesk:
     async def resolve(self, source: ImageSource) -> ResolvedImage:
         keys = source_keys(source)
         await self._have(keys)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._resolve, source)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._resolve, source)
+        except ImageError as error:
+            if error.code == "Unauthorized" and source.credentials:
+                self._world.values.drop(source.credentials)  # they may have been changed since: the next try asks for them anew
+            raise
 
     async def uninstall(self) -> None:
-        assert self._world.document is not None or not self._world.tasks
-        if self._world.document is not None:
-            self._taken(self._replace(dataclasses.replace(self._world.document, tasks=(), images=())))
+        """Stop and remove every task, then everything but the volumes, then end. Raises AgentError when a task does not go."""
+        held = self._world.document or NodeSpec("", "", 0, 0)
+        self._replace(dataclasses.replace(held, tasks=(), images=()))
+        self._taken(set(self._world.tasks))
         await self._remove_all()
         asyncio.get_running_loop().call_later(0.2, self._end)
 

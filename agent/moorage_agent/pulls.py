@@ -109,6 +109,8 @@ class Puller:
         except Interrupted:
             self.forget(spec.digest)
         except (AgentError, OSError) as error:
+            if isinstance(error, ImageError) and error.code == "Unauthorized" and spec.source.credentials:
+                self._world.values.drop(spec.source.credentials)  # they may have been changed since: the next try asks for them anew
             self._failed(spec.digest, error)
         except Exception as error:
             log.exception("pull failed by a bug", extra={"fields": {"digest": spec.digest}})

@@ -108,6 +108,12 @@ class ValueStore:
         replace_file(self._value_path(key), data)
         self._present.add(_name(key))
 
+    def drop(self, key: str) -> None:
+        """Forget a value that proved to be wrong."""
+        self._present.discard(_name(key))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._value_path(key))
+
     def file(self, key: str, *, uid: int, gid: int, mode: int) -> str:
         """The path of a file with this value, owner and mode, to be bound into containers."""
         data = self.get(key)

@@ -243,6 +243,23 @@ async def test_a_failed_image_is_told_and_a_new_task_gets_a_new_try(node: FakeNo
     await operator.until(lambda: operator.tasks[uid(2)].state == "Running")
 
 
+async def test_credentials_that_were_refused_are_asked_for_anew(node: FakeNode, operator: OperatorEnd) -> None:
+    digest = "sha256:" + "b" * 64
+    source = ImageSource("Registry", reference="private.example/app:1", credentials="pull/default/registry")
+    node.images.broken[digest] = ImageError("Unauthorized", "401")
+    await operator.push(document(dataclasses.replace(task(1), image=ImageSpec(digest, source))))
+    await operator.hear("need")
+    operator.send({"type": "value", "key": "pull/default/registry"}, b"old")
+    await operator.until(lambda: operator.tasks[uid(1)].state == "Rejected")
+    node.images.broken.clear()
+    second = await node.connect()
+    await second.greet()
+    await second.push(document(dataclasses.replace(task(2), image=ImageSpec(digest, source)), revision=2))
+    assert (await second.hear("need"))["keys"] == ["pull/default/registry"]
+    second.send({"type": "value", "key": "pull/default/registry"}, b"new")
+    await second.until(lambda: second.tasks[uid(2)].state == "Running")
+
+
 async def test_images_to_hold_are_pulled_without_a_task(node: FakeNode, operator: OperatorEnd) -> None:
     image = ImageSpec("sha256:" + "c" * 64, ImageSource("Registry", reference="r.example/x:1"))
     await operator.push(document(images=(image,)))
@@ -345,6 +362,18 @@ async def test_uninstall_stops_everything_and_keeps_volumes(node: FakeNode, oper
     assert node.runtime.containers == {}
     assert os.listdir(node.paths.root) == ["volumes"]
     assert volume_keys(node.paths) == ("default/shop/data",)
+
+
+async def test_uninstall_works_without_a_document(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    await node.stop()
+    forget_documents(node.paths)
+    node.start()
+    local = await node.connect()
+    local.send({"type": "uninstall"})
+    assert (await local.hear("done")).get("error") is None
+    assert node.runtime.containers == {}
 
 
 async def test_a_retiring_daemon_ends_and_says_nothing_more(node: FakeNode, operator: OperatorEnd) -> None:
