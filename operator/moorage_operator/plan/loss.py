@@ -22,6 +22,10 @@ MASS_WINDOW: Final = timedelta(seconds=60)
 MASS_SHARE: Final = 0.30
 MASS_LEAST: Final = 3
 
+# Frames come every 5 s. Of hosts cut off together the last is silent 5 s after the first, whose tasks could be replaced by then: so two
+# missing frames are enough to be one of a mass.
+OVERDUE_AFTER_S: Final = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Losses:
@@ -57,7 +61,8 @@ def losses(nodes: Iterable[Node], contacts: Mapping[str, Contact], *, leading_si
     given_up = {node.metadata.name for node in nodes if node.spec.out_of_service}
     counted = [node for node in nodes if node.metadata.name not in given_up and _was_here(node, contacts)]
     quiet = [node for node in counted if silent(contacts.get(node.metadata.uid), now=now)]
-    tried = [node for node in quiet if now >= leading_since + RESTART_GRACE or last_frame(contacts.get(node.metadata.uid)) is not None]
+    overdue = [node for node in counted if silent(contacts.get(node.metadata.uid), now=now, after_s=OVERDUE_AFTER_S)]
+    tried = [node for node in overdue if now >= leading_since + RESTART_GRACE or last_frame(contacts.get(node.metadata.uid)) is not None]
     fallen = [_fell_silent(node, contacts, leading_since) for node in tried]
     return Losses(
         known=frozenset(node.metadata.name for node in nodes),

@@ -43,7 +43,7 @@ def answers(contact: Contact | None) -> bool:
     return contact is not None and contact.reason not in SILENT_REASONS
 
 
-def silent(contact: Contact | None, *, now: datetime) -> bool:
+def silent(contact: Contact | None, *, now: datetime, after_s: float = SILENT_AFTER_S) -> bool:
     """Nothing was heard for longer than a frame may be late."""
     heard = last_frame(contact)
-    return not answers(contact) and (heard is None or (now - heard).total_seconds() > SILENT_AFTER_S)
+    return not answers(contact) and (heard is None or (now - heard).total_seconds() > after_s)

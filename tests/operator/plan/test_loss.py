@@ -103,6 +103,16 @@ def test_more_than_thirty_percent_and_at_least_three_nodes_are_a_mass(count: int
     assert verdict("n0", REPLACE, found, now=at(45)).fate is (Fate.WAITS if mass else Fate.LOST)
 
 
+def test_a_mass_is_seen_before_the_first_of_it_can_be_replaced() -> None:
+    """All cut off at the same moment: the last frame of one may be 5 s younger than that of another."""
+    found = look(
+        swarm(5), {"n0": link(heard=0), "n1": link(heard=4.9), "n2": link(heard=4.9), "n3": link(heard=15), "n4": link(heard=15)}, now=16
+    )
+    assert set(found.silent) == {"n0"}
+    assert verdict("n0", LossRule(after=timedelta(seconds=16)), found, now=at(16)).fate is Fate.WAITS
+    assert found.mass.startswith("3 of 5 nodes")
+
+
 def test_nodes_that_fall_one_by_one_are_no_mass() -> None:
     links = {f"n{index}": link("Unreachable", heard=index * 31) if index < 4 else link(heard=195) for index in range(8)}
     assert not look(swarm(8), links, now=200).mass
