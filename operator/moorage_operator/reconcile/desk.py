@@ -34,6 +34,7 @@ class OperatorDesk:
             return self._wishes.get(uid) or Wish("", (), ())
         sources = _Sources(self._world)
         tasks = node_tasks(node.metadata.name, self._world.tasks.by(indexes.NODE, node.metadata.name), sources)
+        self._world.reports.tell(task.uid for task in tasks)
         wish = self._wishes[uid] = Wish(node.metadata.name, tasks, node_images(self._prefetched(node)))
         return wish
 
@@ -89,6 +90,9 @@ class OperatorDesk:
             return
         placed = world.tasks.by(indexes.NODE, node.metadata.name) if report.full else ()
         unwished = [task.metadata.uid for task in placed if not is_wished(task)]
+        world.reports.tell(each.uid for each in report.tasks)
+        if report.full:
+            world.reports.know(uid)
         for task_uid in world.reports.take(report, unwished=unwished):
             task = world.tasks.by_uid(task_uid)
             if task is not None:

@@ -15,6 +15,8 @@ class Reports:
         self._latest: dict[str, TaskReport] = {}
         self._gone: set[str] = set()
         self._unwritten_since: dict[str, datetime] = {}
+        self._told: set[str] = set()
+        self._known: set[str] = set()
 
     def take(self, report: NodeReport, *, unwished: Iterable[str]) -> list[str]:
         """Keeps what the report says and returns the uids it says something about.
@@ -29,6 +31,18 @@ class Reports:
             gone |= set(unwished) - {each.uid for each in report.tasks}
         self._gone |= gone
         return [*(each.uid for each in report.tasks), *gone]
+
+    def tell(self, uids: Iterable[str]) -> None:
+        """An agent is told of these Tasks, or has been."""
+        self._told.update(uids)
+
+    def know(self, node: str) -> None:
+        """A full report of the node with this uid was taken: what it was told before our time is known."""
+        self._known.add(node)
+
+    def never_told(self, uid: str, *, node: str) -> bool:
+        """Whether the node cannot have a container of this Task: it was made and deleted before a document listed it."""
+        return node in self._known and uid not in self._told
 
     def latest(self, uid: str) -> TaskReport | None:
         return self._latest.get(uid)
@@ -47,4 +61,5 @@ class Reports:
         """The Task is gone."""
         self._latest.pop(uid, None)
         self._gone.discard(uid)
+        self._told.discard(uid)
         self._unwritten_since.pop(uid, None)

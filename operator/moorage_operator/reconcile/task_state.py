@@ -46,7 +46,7 @@ def _say(task: Task, world: World, *, patience_s: float = 0.0) -> float | None:
 
 async def _let_go(task: Task, world: World) -> float | None:
     uid = task.metadata.uid
-    if task.spec.node_name is None or world.reports.is_gone(uid):
+    if task.spec.node_name is None or world.reports.is_gone(uid) or world.reports.never_told(uid, node=_node_uid(task, world)):
         await release_task(world, task)
         world.reports.forget(uid)
         return None
@@ -65,6 +65,11 @@ async def _let_go(task: Task, world: World) -> float | None:
             world.write_status(TASKS, task, task.status.model_copy(update={"message": message}))
         return seconds_until(fate.at, world.now()) or LOOK_AGAIN_S
     return _say(task, world, patience_s=STOPPING_S)
+
+
+def _node_uid(task: Task, world: World) -> str:
+    node = world.nodes.get(Key("", task.spec.node_name or ""))
+    return "" if node is None else node.metadata.uid
 
 
 def _fate(task: Task, world: World) -> Verdict:

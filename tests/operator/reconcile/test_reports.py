@@ -27,3 +27,13 @@ def test_an_unwished_task_that_a_full_report_has_is_not_gone_yet() -> None:
     reports = Reports()
     reports.take(full("orphan"), unwished=["orphan"])
     assert not reports.is_gone("orphan")
+
+
+def test_a_task_that_no_document_listed_cannot_be_on_its_node() -> None:
+    reports = Reports()
+    assert not reports.never_told("a", node="n")  # what others told it before is not known yet
+    reports.know("n")
+    assert reports.never_told("a", node="n")
+    reports.tell(["a"])
+    assert not reports.never_told("a", node="n")
+    assert not reports.never_told("b", node="another")
