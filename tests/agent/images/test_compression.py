@@ -114,7 +114,7 @@ def test_a_reader_may_leave_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compression, "_zstd_module", lambda: None)
     stream = inflated(pieces(zstd(bytes(50 << 20)) * 3, 4096))
     next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
 
 
 def test_without_zstd_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
