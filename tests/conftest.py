@@ -13,6 +13,8 @@ from tests.fleet.own_kernel.root_image import root_image
 from tests.kube import ControlPlane, Registry, binary
 from tests.machine import MissingOnMachine
 
+pytest_plugins = ["tests.skips"]
+
 
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
