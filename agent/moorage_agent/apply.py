@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Coroutine, Iterable
+from itertools import islice
 from typing import Any
 
 from moorage_agent.errors import AgentError
@@ -181,7 +182,7 @@ class Lane:
     def leave(self) -> tuple[str, ...]:
         """Give the place back. Returns who waits for it."""
         self._free += 1
-        waiting = tuple(self._queue)[: self._free]
+        waiting = tuple(islice(self._queue, self._free))
         for uid in waiting:
             del self._queue[uid]
         return waiting

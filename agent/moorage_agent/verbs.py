@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import sys
@@ -91,6 +90,8 @@ def _doctor(paths: Paths, _: argparse.Namespace) -> int:
 
 
 def _uninstall(paths: Paths, given: argparse.Namespace) -> int:
+    import asyncio
+
     from moorage_agent.people import uninstall
 
     if not given.yes:

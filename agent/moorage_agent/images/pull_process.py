@@ -15,16 +15,18 @@ import os
 import subprocess
 import sys
 import threading
-from typing import Any, Callable, NoReturn
+from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 from moorage_agent.errors import AgentError, ImageError, Interrupted
 from moorage_agent.images.cancellation import Cancellation
 from moorage_agent.images.progress import Progress
-from moorage_agent.images.sources import Values
 from moorage_agent.images.store import Image, ImageStore
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import ImageSource, ImageSpec, ResolvedImage, from_wire, to_wire
 from moorage_agent.version import home
+
+if TYPE_CHECKING:
+    from moorage_agent.images.sources import Values  # loads TLS: the child needs it, the daemon does not
 
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from moorage_agent.images.pull_process import child; child()"
 _NICENESS = 10

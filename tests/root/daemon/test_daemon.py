@@ -56,6 +56,18 @@ def test_the_same_document_again_changes_nothing(host: AgentHost) -> None:
     assert all(report.restarts == 0 for report in operator.tasks.values())
 
 
+def test_the_daemon_stays_small_and_loads_no_tls(host: AgentHost) -> None:
+    host.start()
+    operator = host.connect()
+    tasks = [host.task(operator, *SLEEP) for _ in range(5)]
+    operator.push(*tasks)
+    operator.wait_state("Running", *tasks)
+    assert "libssl" not in Path(f"/proc/{host.pid}/maps").read_text()
+    rollup = Path(f"/proc/{host.pid}/smaps_rollup").read_text()
+    (pss,) = [int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")]
+    assert pss < 30 * 1024
+
+
 def test_thirty_tasks_start_and_stop(host: AgentHost) -> None:
     host.start()
     operator = host.connect()
