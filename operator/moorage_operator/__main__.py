@@ -19,7 +19,8 @@ from moorage_operator.api import Image, Node, Service, Stack, Task
 from moorage_operator.command import Command
 from moorage_operator.fleet.archive import agent_archive
 from moorage_operator.fleet.fleet import Fleet
-from moorage_operator.fleet.governor import Governor
+from moorage_operator.fleet.governor import Connect, Governor
+from moorage_operator.fleet.ssh import connect as connect_by_ssh
 from moorage_operator.http import HttpServer
 from moorage_operator.kube import login
 from moorage_operator.kube.cache import Cache
@@ -68,10 +69,11 @@ INDEXES = {
 
 
 class Operator:
-    """What there is one of in a process."""
+    """What there is one of in a process. `connect` opens the connection to a host."""
 
-    def __init__(self, settings: Settings, credentials: Credentials) -> None:
+    def __init__(self, settings: Settings, credentials: Credentials, *, connect: Connect = connect_by_ssh) -> None:
         self.command: Command | None = None
+        self._connect = connect
         self._settings = settings
         self._credentials = credentials
         self._metrics = Metrics()
@@ -134,7 +136,7 @@ class Operator:
             events=EventRecorder(api, clock=clock, component="moorage", instance=self._settings.identity),
             enqueue=lambda resource, key, after_s: queues[resource].add(key, after_s),
         )
-        governor = Governor()
+        governor = Governor(self._connect)
         fleet = Fleet(desk=OperatorDesk(world), governor=governor, archive=agent_archive(), root=self._settings.agent_root, random=random)
         world.set_fleet(fleet)
         for resource, (reconcile, workers) in RECONCILERS.items():

@@ -83,7 +83,7 @@ async def image_of_service(service: Service, world: World) -> Image | None:
     found = world.images.get(key)
     if found is None:
         try:
-            world.images.raw.put(await world.api.create(IMAGES, _owned_image(service, key, task.image)))
+            world.images.raw.put(await world.api.create(IMAGES, owned_image(service, key, task.image)))
         except AlreadyExists:
             world.images.raw.put(await world.api.get(IMAGES, key))
         found = world.images.get(key)
@@ -107,7 +107,7 @@ async def drop_unused_images(service: Service, world: World) -> None:
                 world.images.raw.remove(key, uid=image.metadata.uid)
 
 
-def _owned_image(service: Service, key: Key, reference: str) -> dict[str, object]:
+def owned_image(service: Service, key: Key, reference: str) -> dict[str, object]:
     return {
         "metadata": {
             "namespace": key.namespace,
