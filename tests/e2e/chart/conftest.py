@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.chart.helm import Helm
 from tests.e2e.chart.image import build
-from tests.e2e.chart.release import Release
-from tests.kube import ControlPlane, binary
+from tests.e2e.chart.release import ChartSwarm, Release
+from tests.fleet import Bridge
+from tests.kube import ControlPlane, Registry, binary
 from tests.machine import MissingOnMachine
 from tests.machine.scratch import scratch_folder
 
@@ -55,16 +56,10 @@ def release(plane: ControlPlane, image_python: Path) -> Release:
 
 
 @pytest.fixture(scope="module")
-def may(plane: ControlPlane) -> Callable[..., bool]:
-    """`may(user, "create", "pods", namespace="x")`: what the API server's authorizer says. `groups` as of a service account by default."""
-
-    def ask(user: str, verb: str, resource: str, *, namespace: str = "", name: str = "") -> bool:
-        plural, _, group = resource.partition(".")
-        plural, _, subresource = plural.partition("/")
-        about = {"verb": verb, "group": group, "resource": plural, "subresource": subresource, "namespace": namespace, "name": name}
-        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {"user": user, "resourceAttributes": about}}
-        answer = plane.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body)
-        assert answer.ok, answer.body
-        return bool(answer.body["status"].get("allowed"))
-
-    return ask
+def swarm(release: Release, bridge: Bridge, registry: Registry, request: pytest.FixtureRequest) -> Iterator[ChartSwarm]:
+    """The chart installed with the module's VALUES (and its namespaces made before), its operator running, and one host."""
+    for namespace in getattr(request.module, "NAMESPACES", ()):
+        release.plane.kubectl("create", "namespace", namespace)
+    with ChartSwarm(release, getattr(request.module, "VALUES", None), bridge=bridge, registry=registry) as swarm:
+        swarm.add_hosts(1)
+        yield swarm

@@ -6,7 +6,7 @@ import itertools
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.e2e.chart.helm import CHART, Helm, Object, Values, find, objects
 from tests.kube import ControlPlane
@@ -86,7 +86,7 @@ class ChartSwarm(Swarm):
         self.release = release
         self._values = values
 
-    def start(self) -> ChartSwarm:
+    def start(self) -> Self:
         self.release.install(self._values)
         self.plane.kubectl(
             "create", "secret", "generic", "hosts", "-n", self.release.namespace, "--type=kubernetes.io/ssh-auth",
