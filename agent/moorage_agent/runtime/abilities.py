@@ -6,18 +6,17 @@ import os
 from dataclasses import dataclass
 
 from moorage_agent.protocol import Feature
-from moorage_agent.runtime import cgroup, linux, seccomp
+from moorage_agent.runtime import apparmor, cgroup, linux, seccomp
 
 
 @dataclass(frozen=True)
 class Abilities:
-    """`profiles`: the text of AppArmor's list of loaded profiles, None where there is no AppArmor."""
-
     machine: str
     kernel: tuple[int, int]
     cgroup_versions: dict[str, int]
     has_cgroup2: bool
-    profiles: str | None
+    app_armor: bool
+    profile_loaded: bool
     selinux: bool
 
 
@@ -28,7 +27,8 @@ def look() -> Abilities:
         kernel=_kernel(os.uname().release),
         cgroup_versions={name: hierarchy.version for hierarchy in found for name in hierarchy.controllers},
         has_cgroup2=any(hierarchy.version == 2 for hierarchy in found),
-        profiles=cgroup.read("/sys/kernel/security/apparmor/profiles") if os.path.isdir("/sys/kernel/security/apparmor") else None,
+        app_armor=apparmor.runs(),
+        profile_loaded=apparmor.loaded(),
         selinux=os.path.exists("/sys/fs/selinux/enforce"),
     )
 
@@ -47,6 +47,11 @@ def features(host: Abilities) -> tuple[Feature, ...]:
         ),
         _feature("kill-at-once", host.has_cgroup2 and host.kernel >= (5, 14), "no cgroup.kill: tasks with pid Host are killed one by one"),
         _feature("exit-witness", host.kernel >= (6, 15), "an exit code is lost when zygote and shim are both killed (Linux 6.15 keeps it)"),
+        _feature(
+            "apparmor-profile",
+            host.profile_loaded or not host.app_armor,
+            "AppArmor runs, and the containers' profile is not loaded: install the package apparmor (apparmor_parser)",
+        ),
         _feature(
             "selinux-label",
             not host.selinux,

@@ -19,7 +19,8 @@ from moorage_agent.runtime.zygote import BOOTSTRAP
 from moorage_agent.version import DEV, VERSION
 
 START_TIMEOUT_S = 60
-SCOPE = "moorage-runtime"
+SCOPE, DAEMON_UNIT = "moorage-runtime", "moorage-agent.service"
+SCOPE_STOP_S = 10  # of a container that nobody could ask, for want of a daemon
 
 
 class ZygoteGone(Exception):
@@ -85,8 +86,9 @@ class ZygoteClient:
 
     def tops(self) -> list[str]:
         """Our directory in each cgroup hierarchy, with or without a zygote."""
-        base = cgroup.read(f"{self._paths.run}/cgroup-base").strip()
-        return cgroup.Cgroups(cgroup.mounted(), self._cgroup_root, v2_base=base).tops()
+        found, bases = cgroup.mounted(), cgroup.read(f"{self._paths.run}/cgroup-bases").splitlines() or [""]
+        tops = [top for base in bases for top in cgroup.Cgroups(found, self._cgroup_root, v2_base=base).tops()]
+        return list(dict.fromkeys(tops))
 
     async def _hello(self) -> Facts:
         try:
@@ -124,7 +126,7 @@ class ZygoteClient:
         argv = [self._python, "-I", "-S", "-E", "-c", BOOTSTRAP, *arguments]
         try:
             done = subprocess.run(
-                [*(_scope(os.getpid()) if scoped else []), *argv],
+                [*(_scope() if scoped else []), *argv],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -150,8 +152,21 @@ def _version_of_checkout() -> str:
     return f"{DEV}-{digest.hexdigest()[:16]}"
 
 
-def _scope(number: int) -> list[str]:
-    """Out of the daemon's unit, into a delegated scope: systemd then neither stops containers with the daemon nor touches their cgroups."""
-    properties = ("Delegate=yes", "TasksMax=infinity", "OOMPolicy=continue")
+def _scope() -> list[str]:
+    """Out of the daemon's unit, into a delegated scope: systemd then neither stops containers with the daemon nor touches their cgroups.
+
+    Before the daemon's unit in order, which is after it when the host goes down: the daemon asks containers to end, as only it knows how to.
+    """
+    properties = ("Delegate=yes", "TasksMax=infinity", "OOMPolicy=continue", f"Before={DAEMON_UNIT}", f"TimeoutStopSec={SCOPE_STOP_S}")
     options = [text for value in properties for text in ("-p", value)]
-    return ["systemd-run", "--quiet", "--scope", "--collect", f"--unit={SCOPE}-{number}", "--slice=moorage.slice", *options, "--"]
+    return [
+        "systemd-run",
+        "--quiet",
+        "--scope",
+        "--collect",
+        f"--unit={SCOPE}-{os.urandom(4).hex()}",
+        "--slice=moorage.slice",
+        "--description=Moorage runtime: containers and their supervisors",
+        *options,
+        "--",
+    ]

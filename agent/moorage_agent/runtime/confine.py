@@ -68,6 +68,22 @@ def _close_range(first: int, last: int) -> None:
         os.closerange(first, min(last + 1, 1 << 20))
 
 
+def label(proc: int, confinement: Confinement, steps: Steps) -> None:
+    """The AppArmor profile of the next execve, written through `proc`, a procfs known to be one (CVE-2025-52881).
+
+    An LSM's own file first (5.8), else the one shared by all.
+    """
+    if not confinement["app_armor"]:
+        return
+    steps.at = "AppArmor profile"
+    try:
+        fd = os.open(b"thread-self/attr/apparmor/exec", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+    except FileNotFoundError:
+        fd = os.open(b"thread-self/attr/exec", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+    os.write(fd, b"exec " + confinement["app_armor"])
+    os.close(fd)
+
+
 def apply(confinement: Confinement, identity: tuple[int, int, list[int]], last_cap: int, steps: Steps, error_fd: int) -> None:
     """Become what `confinement` says, all but the seccomp filter where no_new_privs lets that wait until the end."""
     uid, gid, groups = identity

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from moorage_agent.runtime.request import ExecRequest, StartRequest, State
+    from moorage_agent.runtime.request import Confinement, ExecRequest, StartRequest, State
     from moorage_agent.runtime.zygote import Home
 
 TIMED_OUT = 124
@@ -47,11 +47,11 @@ def _run(home: Home, uid: str, request: ExecRequest, connection: _socket.socket,
     target = os.pidfd_open(state["pid"])
     if not record.lives(state):
         raise ProcessLookupError(errno.ESRCH, "the container does not run")
-    start = _start_request(state)
+    environment = _environment(state)
     error_read, error_write = os.pipe2(os.O_CLOEXEC)
     pid, pidfd = linux.clone3(0)
     if pid == 0:
-        _enter(home, state, start, request, target, output, error_write)
+        _enter(home, state, environment, request, target, output, error_write)
     os.close(error_write)
     os.close(output)
     _await(pidfd, request["timeout_s"], connection)
@@ -67,12 +67,16 @@ def _run(home: Home, uid: str, request: ExecRequest, connection: _socket.socket,
     return {"code": supervisor.exit_code(status)}
 
 
-def _start_request(state: State) -> StartRequest:
-    """What the container was started with, from the memory of its supervisor."""
-    fd = os.open(f"/proc/{state['shim']}/fd/{state['request']}", os.O_RDONLY | os.O_CLOEXEC)
+def _environment(state: State) -> list[bytes]:
+    """What the container was started with: from the memory of its supervisor, or, when every one that knew it was killed, its own."""
+    try:
+        fd = os.open(f"/proc/{state['shim']}/fd/{state['request']}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        with open(f"/proc/{state['pid']}/environ", "rb") as file:
+            return [variable for variable in file.read().split(b"\0") if b"=" in variable[1:]]
     request: StartRequest = marshal.loads(os.pread(fd, os.fstat(fd).st_size, 0))
     os.close(fd)
-    return request
+    return request["confinement"]["env"]
 
 
 def _await(pidfd: int, timeout_s: float, connection: _socket.socket) -> None:
@@ -90,17 +94,16 @@ def _alive(pidfd: int) -> bool:
 
 
 def _kill_tree(waiter: int) -> None:
-    """The program's session, which it is the leader of, then the one that waits for it."""
-    for pid in _children(waiter):
+    """The program's session, which it is the leader of; then the one that waits for it ends by itself, or here if it has none yet."""
+    programs = _children(waiter)
+    for pid in programs:
         for kill in (os.killpg, os.kill):
             try:
                 kill(pid, 9)
             except ProcessLookupError:
                 pass
-    try:
+    if not programs:
         os.kill(waiter, 9)
-    except ProcessLookupError:
-        pass
 
 
 def _children(pid: int) -> list[int]:
@@ -108,7 +111,7 @@ def _children(pid: int) -> list[int]:
         return [int(word) for word in file.read().split()]
 
 
-def _enter(home: Home, state: State, start: StartRequest, request: ExecRequest, target: int, output: int, error_fd: int) -> NoReturn:
+def _enter(home: Home, state: State, env: list[bytes], request: ExecRequest, target: int, output: int, error_fd: int) -> NoReturn:
     """Into the cgroups while they can be named, then the namespaces, then one more clone: a pid namespace holds only children."""
     steps = confine.Steps()
     try:
@@ -116,16 +119,15 @@ def _enter(home: Home, state: State, start: StartRequest, request: ExecRequest, 
         linux.prctl(linux.PR_SET_DUMPABLE, 0)
         confine.lock_down()
         steps.at = "cgroups"
-        name = state["cgroup"]
-        for _, top in home.cgroups.v1:
-            _write(f"{top}/{name}/tasks", b"0")
-        v2 = _open_directory(f"{home.cgroups.v2[1]}/{name}") if home.cgroups.v2 else -1
+        v2 = _join_cgroups(state["cgroups"])
+        proc = os.open("/proc", mounts.DIRECTORY)  # the host's, which nothing in the container can stand in for
         steps.at = "namespaces"
-        _join(target, start)
+        _join(target, state)
         steps.at = "fork"
         pid, _ = linux.clone3(0, cgroup_fd=v2)
         if pid == 0:
-            _become(home, start, request, output, error_fd, steps)
+            linux.setns(target, linux.CLONE_NEWCGROUP)
+            _become(home, {**state["confinement"], "env": env}, request, proc, output, error_fd, steps)
         confine.close_all_but()
         status = os.waitpid(pid, 0)[1]
     except BaseException as error:  # the supervisor must hear of it
@@ -134,8 +136,15 @@ def _enter(home: Home, state: State, start: StartRequest, request: ExecRequest, 
     os._exit(supervisor.exit_code(status))
 
 
-def _open_directory(path: str) -> int:
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _join_cgroups(paths: list[str]) -> int:
+    """Those of version 1 by ourselves; of version 2 a descriptor to clone into, -1 without."""
+    v2 = -1
+    for path in paths:
+        if os.path.exists(f"{path}/tasks"):
+            _write(f"{path}/tasks", b"0")
+        else:
+            v2 = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return v2
 
 
 def _write(path: str, value: bytes) -> None:
@@ -144,17 +153,21 @@ def _write(path: str, value: bytes) -> None:
     os.close(fd)
 
 
-def _join(target: int, start: StartRequest) -> None:
-    """All namespaces the container has of its own, at once (5.8)."""
-    flags = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWCGROUP
-    flags |= linux.CLONE_NEWPID if start["private_pid"] else 0
-    flags |= linux.CLONE_NEWIPC if start["private_ipc"] else 0
-    flags |= linux.CLONE_NEWNET if start["isolated_network"] else 0
+def _join(target: int, state: State) -> None:
+    """All namespaces the container has of its own, at once (5.8), but the cgroup namespace.
+
+    From inside that one the kernel would let us clone into no cgroup, because ours is not in it (nsdelegate).
+    """
+    flags = linux.CLONE_NEWNS | linux.CLONE_NEWUTS
+    flags |= linux.CLONE_NEWPID if state["private_pid"] else 0
+    flags |= linux.CLONE_NEWIPC if state["private_ipc"] else 0
+    flags |= linux.CLONE_NEWNET if state["isolated_network"] else 0
     linux.setns(target, flags)
 
 
-def _become(home: Home, start: StartRequest, request: ExecRequest, output: int, error_fd: int, steps: confine.Steps) -> NoReturn:
-    confinement = start["confinement"]
+def _become(
+    home: Home, confinement: Confinement, request: ExecRequest, proc: int, output: int, error_fd: int, steps: confine.Steps
+) -> NoReturn:
     try:
         steps.at = "standard streams"
         os.setsid()
@@ -170,6 +183,7 @@ def _become(home: Home, start: StartRequest, request: ExecRequest, output: int, 
             mounts.read_file(root, b"etc/passwd", 1 << 22),
             mounts.read_file(root, b"etc/group", 1 << 22),
         )
+        confine.label(proc, confinement, steps)
         confine.apply(confinement, identity[:3], home.last_cap, steps, error_fd)
         confine.default_signals()
         confine.run(request["argv"], confine.environment(confinement["env"], identity[3]), confinement, steps)

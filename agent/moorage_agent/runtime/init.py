@@ -88,8 +88,7 @@ def _become(request: StartRequest, place: Place, pipes: Pipes, binds: list[int],
     _pivot(root)
     _settle(request, proc, null, steps)
     _standard_streams(request, pipes, null, identity[0], steps)
-    steps.at = "AppArmor profile"
-    _set_exec_label(proc, request["confinement"]["app_armor"])
+    confine.label(proc, request["confinement"], steps)
     confine.apply(request["confinement"], identity[:3], place.last_cap, steps, pipes.error)
     environment = confine.environment(request["confinement"]["env"], identity[3])
     confine.default_signals()
@@ -352,17 +351,3 @@ def _terminal(pipes: Pipes, uid: int) -> None:
     for fd in (0, 1, 2):
         os.dup2(slave, fd)
     fcntl.ioctl(0, TIOCSCTTY, 0)
-
-
-def _set_exec_label(proc: int, label: bytes) -> None:
-    """The profile of the next execve. An LSM's own file first (5.8), else the one shared by all."""
-    if not label:
-        return
-    for path in (b"thread-self/attr/apparmor/exec", b"thread-self/attr/exec"):
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
-        except FileNotFoundError:
-            continue
-        os.write(fd, b"exec " + label)
-        os.close(fd)
-        return

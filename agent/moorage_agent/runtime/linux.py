@@ -256,6 +256,16 @@ def set_signal(signum: int, action: int) -> None:
     _signal.signal(signum, action)
 
 
+def wake_on_child(fd: int) -> None:
+    """Write a byte to the non-blocking `fd` whenever a child ends; -1: stop that."""
+    _signal.signal(SIGCHLD, _do_nothing if fd >= 0 else _signal.SIG_DFL)
+    _signal.set_wakeup_fd(fd)
+
+
+def _do_nothing(_signum: int, _frame: object) -> None:
+    """A handler is what makes the byte be written."""
+
+
 def block_signals(signums: frozenset[int]) -> None:
     """Block these, and no others."""
     _signal.pthread_sigmask(_signal.SIG_SETMASK, signums)

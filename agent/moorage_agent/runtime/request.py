@@ -68,9 +68,11 @@ class ExecRequest(TypedDict):
 
 
 class State(TypedDict):
-    """One run of this boot, without its environment and command: those may be secret and stay in the memory of its shim.
+    """One run of this boot, without its environment and command: those may be secret and stay in the memory of its
+    shim (`confinement` has none).
 
-    `request` is the number of the descriptor in the shim that holds the StartRequest; `cgroup` is below each of our tops.
+    `request` is the number of the descriptor in the shim that holds the StartRequest; `cgroups` are
+    its directories, version 2 last: a later zygote may work below another top. `memory`: the one that counts OOM kills, and its version.
     """
 
     run: int
@@ -80,8 +82,12 @@ class State(TypedDict):
     started_ns: int
     shim: int
     request: int
-    cgroup: str
+    cgroups: list[str]
+    memory: tuple[str, int]
     tty: bool
     private_pid: bool
+    private_ipc: bool
+    isolated_network: bool
+    confinement: Confinement
     log_size: int
     log_files: int

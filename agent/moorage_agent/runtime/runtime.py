@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from moorage_agent.errors import AgentError, StartFailed
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import Feature
-from moorage_agent.runtime import cgroup, observed, record, supervisor
+from moorage_agent.runtime import apparmor, cgroup, observed, record, supervisor
 from moorage_agent.runtime.abilities import features, look
 from moorage_agent.runtime.client import ZygoteClient, ZygoteGone
 from moorage_agent.runtime.launch import Launch
@@ -64,12 +64,16 @@ class Runtime:
         self.cgroup_root = cgroup_root or _cgroup_root(paths)
         self._client = ZygoteClient(paths, cgroup_root=self.cgroup_root, python=python)
         self._boot_id = paths.boot_id()
+        self._app_armor: str | None = None
         self._witness = Witness(paths, self._boot_id)
 
     async def ensure_zygote(self) -> None:
         """Start the zygote unless one of this agent's version answers. Raises HostLacks."""
         await self._client.ensure()
         self._witness.listen()
+        if self._app_armor is None:
+            refusal = await asyncio.to_thread(apparmor.load)
+            self._app_armor = apparmor.PROFILE if refusal is None else ""
 
     async def start(self, launch: Launch) -> Started:
         """Start it with a fresh root. Returns once the program runs; the same run, already running, is returned as it is.
@@ -80,9 +84,11 @@ class Runtime:
         seen = observed.observe_one(self.paths, launch.uid, self._boot_id)
         if seen is not None and seen.run == launch.run and seen.pid is not None:
             return Started(seen.pid, seen.started_at or 0.0)
+        if self._app_armor is None:
+            await self.ensure_zygote()
         facts = await self._client.facts()
         self._witness.listen()
-        request = start_request(launch, facts.controllers, app_armor="")
+        request = start_request(launch, facts.controllers, app_armor=self._app_armor or "")
         self._make_room(launch.uid)
         answer = await self._ask_start(launch, request)
         if "pid" not in answer:
@@ -129,8 +135,8 @@ class Runtime:
         if not self.signal(uid, signal.SIGKILL):
             return False
         if state is not None and not state["private_pid"]:
-            for top in self._tops()[-1:]:
-                cgroup.kill(f"{top}/{state['cgroup']}")
+            for path in state["cgroups"][-1:]:
+                cgroup.kill(path)
         return True
 
     def _open_pid(self, uid: str) -> int | None:

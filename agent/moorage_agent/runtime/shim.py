@@ -185,13 +185,22 @@ def _write_state(run: Run, request: StartRequest, request_fd: int) -> None:
         "started_ns": time.time_ns(),
         "shim": os.getpid(),
         "request": request_fd,
-        "cgroup": maker.cgroup_name(request),
+        "cgroups": [f"{top}/{maker.cgroup_name(request)}" for top in run.home.cgroups.tops()],
+        "memory": _memory(run.home.cgroups, maker.cgroup_name(request)),
         "tty": request["tty"],
         "private_pid": request["private_pid"],
+        "private_ipc": request["private_ipc"],
+        "isolated_network": request["isolated_network"],
+        "confinement": {**request["confinement"], "env": []},
         "log_size": request["log_size"],
         "log_files": request["log_files"],
     }
     record.write_state(run.run_dir, run.state)
+
+
+def _memory(cgroups: cgroup.Cgroups, name: str) -> tuple[str, int]:
+    top = cgroups.top_of("memory")
+    return (f"{top}/{name}", cgroups.versions["memory"]) if top else ("", 0)
 
 
 def _receive(end: int) -> int:

@@ -115,8 +115,7 @@ def _end(run: Run, verdict: int) -> NoReturn:
         _kill_cgroup(run)  # without a pid namespace its children outlive it
     _drain(run)
     status = _status(run, verdict)
-    memory = run.home.cgroups.top_of("memory")
-    oom = cgroup.oom_kills(f"{memory}/{run.state['cgroup']}", run.home.cgroups.versions["memory"]) if memory else 0
+    oom = cgroup.oom_kills(*run.state["memory"])
     fields = {
         "run": run.state["run"],
         "boot": run.home.boot_id,
@@ -143,9 +142,8 @@ def exit_code(status: int) -> int:
 
 
 def _kill_cgroup(run: Run) -> None:
-    for top in reversed(run.home.cgroups.tops()):
-        cgroup.kill(f"{top}/{run.state['cgroup']}")
-        return
+    if run.state["cgroups"]:
+        cgroup.kill(run.state["cgroups"][-1])
 
 
 def _drain(run: Run) -> None:
@@ -205,8 +203,8 @@ def notify(home: Home, uid: str) -> None:
 
 
 def _clean(run: Run) -> None:
-    for top in run.home.cgroups.tops():
-        cgroup.remove(f"{top}/{run.state['cgroup']}")
+    for path in run.state["cgroups"]:
+        cgroup.remove(path)
     for name in ("out", "err"):
         remove_file(f"{run.run_dir}/{name}")
 

@@ -49,8 +49,11 @@ class Zygote:
         self.lost: dict[int, int] = {}
         self.verdicts: dict[int, int] = {}
         self.retired = False
-        self.epoll = select.epoll(sizehint=512)
+        self.epoll = select.epoll()
         self.epoll.register(listener.fileno(), select.EPOLLIN)
+        self.deaths, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.epoll.register(self.deaths, select.EPOLLIN)
+        linux.wake_on_child(self.bell)
 
     def serve(self) -> None:
         """Until retired and childless."""
@@ -59,9 +62,11 @@ class Zygote:
             for fd, _ in self.epoll.poll():
                 if fd == self.listener.fileno():
                     self._accept()
+                elif fd == self.deaths:
+                    os.read(self.deaths, 4096)
+                    self._reap()
                 elif fd in self.watched:
                     self._ended(fd)
-            self._reap()
 
     def _accept(self) -> None:
         connection = _socket.socket(fileno=self.listener._accept()[0])  # type: ignore[attr-defined]
@@ -114,8 +119,11 @@ class Zygote:
 
     def _become_child(self) -> None:
         """Close what belongs to the zygote, or its requests and verdicts would live as long as we."""
+        linux.wake_on_child(-1)
         self.epoll.close()
         self.listener.close()
+        os.close(self.deaths)
+        os.close(self.bell)
         for fd, watched in self.watched.items():
             os.close(fd)
             if watched.request >= 0:
@@ -142,7 +150,10 @@ class Zygote:
             os.close(watched.request)
 
     def _reap(self) -> None:
-        """Bury every dead child and keep its status: a container may be one, whose shim's end we have not seen yet."""
+        """Bury every dead child and keep its status: a container may be one, whose shim's end we have not seen yet.
+
+        At once, not at the next occasion: a process nobody buries keeps the first process of its pid namespace from ending.
+        """
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -248,6 +259,7 @@ def main() -> None:
     base = _own_v2_cgroup() if where == "scope" else ""
     cgroups = cgroup.Cgroups(cgroup.mounted(), cgroup_root, v2_base=base)
     home = Home(root=root, run=run, boot_id=boot_id, version=version, cgroups=cgroups)
+    _leave_scope_top(cgroups)
     ready, tell = os.pipe2(os.O_CLOEXEC)
     if os.fork():
         os.close(tell)
@@ -295,10 +307,9 @@ def _settle(home: Home) -> Zygote:
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
     _detach_mounts(home)
-    _leave_scope_top(home.cgroups)
     home.cgroups.prepare()
     _deny_devices(home.cgroups)
-    _write_new(f"{home.run}/cgroup-base", home.cgroups.base.encode())
+    _remember_base(home)
     listener = _listen(f"{home.run}/zygote.sock")
     gc.collect()
     gc.freeze()
@@ -346,10 +357,13 @@ def _write(path: str, value: bytes) -> None:
         os.close(fd)
 
 
-def _write_new(path: str, value: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    os.write(fd, value)
-    os.close(fd)
+def _remember_base(home: Home) -> None:
+    """Where in version 2 zygotes of this boot worked, one a line: who removes a container looks in all of them."""
+    path = f"{home.run}/cgroup-bases"
+    if home.cgroups.base not in cgroup.read(path).splitlines():
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.write(fd, home.cgroups.base.encode() + b"\n")
+        os.close(fd)
 
 
 def _detach_mounts(home: Home) -> None:

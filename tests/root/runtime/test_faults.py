@@ -114,7 +114,7 @@ async def test_exit_code_survives_zygote_and_supervisor(make: Make, host: Host, 
 
 
 async def test_new_zygote_takes_over_what_has_no_supervisor(make: Make, host: Host, runtime: Runtime) -> None:
-    container = make("/bin/sh", "-c", "trap 'echo bye; exit 6' TERM; echo up; while :; do sleep 0.02; done")
+    container = make("/bin/sh", "-c", "trap 'echo bye; exit 6' TERM; echo up; while :; do sleep 0.02; done", env=("KEPT=in memory",))
     started = await container.start()
     await container.until_output("up")
     dead = supervisor_of(container)
@@ -122,6 +122,7 @@ async def test_new_zygote_takes_over_what_has_no_supervisor(make: Make, host: Ho
     os.kill(dead, signal.SIGKILL)
     await runtime.ensure_zygote()
     await adopted(container, dead)
+    assert (await runtime.exec(container.uid, ["sh", "-c", "echo $KEPT"], timeout_s=10)).output == b"in memory\n"
     os.kill(started.pid, signal.SIGTERM)
     state = await container.ended()
     assert state.exit is not None
