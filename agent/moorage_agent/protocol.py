@@ -394,6 +394,11 @@ class ResolvedImage:
 #   pong       at
 #   error      code, message: a frame of unknown type, or malformed
 #
+# on the host itself, instead of a hello
+#   retire     the daemon ends, for one of another version
+#   observe    answered by a full report
+#   uninstall  answered by done
+#
 # The agent speaks first (hello); the operator answers with its own; then the agent sends a full report. Both send a frame every 5 s.
 
 _LENGTHS = struct.Struct(">II")
