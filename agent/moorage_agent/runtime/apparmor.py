@@ -1,7 +1,7 @@
 """The AppArmor profile of containers: what it says, and whether this host enforces it. The daemon's side; init only names the label.
 
-The kernel takes compiled policy alone; the compiler is the host's own apparmor_parser, which every distribution that turns AppArmor on
-brings along. The rules follow Docker's docker-default (moby/profiles, apparmor/template.go): a second wall behind masks, mounts and seccomp.
+The kernel takes compiled policy alone; the compiler is the host's apparmor_parser, which every distribution that turns AppArmor on brings
+along. The rules follow Docker's docker-default (moby/profiles, apparmor/template.go): a second wall behind masks, mounts and seccomp.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class Runtime:
         facts = await self._client.facts()
         self._witness.listen()
         request = start_request(launch, facts.controllers, app_armor=self._app_armor or "")
-        self._make_room(launch.uid)
+        await self._make_room(launch.uid)
         answer = await self._ask_start(launch, request)
         if "pid" not in answer:
             raise _start_failed(launch, answer)
@@ -107,14 +107,14 @@ class Runtime:
             for fd in binds:
                 os.close(fd)
 
-    def _make_room(self, uid: str) -> None:
+    async def _make_room(self, uid: str) -> None:
         """The directories of the task. A root of an earlier run, or of this one when its start was cut off, goes."""
         task_dir = self.paths.task(uid)
         os.makedirs(task_dir, mode=0o700, exist_ok=True)
         os.makedirs(f"{self.paths.run}/tasks", mode=0o700, exist_ok=True)
         for name in os.listdir(task_dir):
             if name.startswith("root-"):
-                shutil.rmtree(f"{task_dir}/{name}")
+                await asyncio.to_thread(_remove_tree, f"{task_dir}/{name}")
 
     def signal(self, uid: str, signum: int) -> bool:
         """Send a signal to the container's first process; False when it does not run."""

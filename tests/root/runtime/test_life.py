@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import uuid
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,18 @@ async def test_new_runtime_sees_and_hears_of_what_an_old_one_started(make: Make,
     assert ended.exit is not None
     assert ended.exit.code == 3
     other.close()
+
+
+async def test_what_nobody_knows_is_collected(make: Make, host: Host, runtime: Runtime) -> None:
+    known, orphan = make("/bin/sleep", "100"), make("/bin/sleep", "100")
+    await known.start()
+    await orphan.start()
+    lost = str(uuid.uuid4())
+    for top in runtime._tops():
+        Path(f"{top}/std/{lost}.3/inner").mkdir(parents=True)
+    assert await runtime.remove_orphans([known.uid]) == sorted([orphan.uid, lost])
+    assert host.left_behind()["cgroups"] == [("std", f"{known.uid}.1")]
+    assert [state.uid for state in runtime.observe()] == [known.uid]
 
 
 @pytest.mark.parametrize(
