@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 
-from moorage_agent import uninstall
+from moorage_agent import shutdown, systemd, uninstall
 from moorage_agent.apply import ApplyLoop
 from moorage_agent.clock import clock_of
 from moorage_agent.contact import Contact
@@ -47,6 +47,7 @@ class Daemon:
         self._store, host = TaskStore(paths), HostState(paths)
         self._host_id = host.host_id()
         self._ended = asyncio.Event()
+        self._leaving: asyncio.Task[None] | None = None
         self._leftovers = Leftovers()
         world = self._world = World(values)
         self._reporter = Reporter(world, clock)
@@ -99,6 +100,18 @@ class Daemon:
             for task in (*parts, ended):
                 task.cancel()
             await self._close()
+
+    def leave(self) -> None:
+        """End, because whoever supervises the daemon says so; when the host goes down, after its containers."""
+        self._leaving = self._leaving or asyncio.get_running_loop().create_task(self._leave())
+
+    async def _leave(self) -> None:
+        log.info("ends, as it was told to")
+        try:
+            if await asyncio.get_running_loop().run_in_executor(None, systemd.host_stops):
+                await shutdown.containers_ended(self._world, touch=self._loop.touch)
+        finally:
+            self._ended.set()
 
     async def _close(self) -> None:
         self.desk.close()

@@ -7,7 +7,6 @@ import fcntl
 import gc
 import os
 import signal
-import socket
 import sys
 import time
 from typing import TextIO
@@ -18,7 +17,7 @@ sys.modules.setdefault("ssl", None)  # type: ignore[arg-type]
 import asyncio  # noqa: E402
 import logging  # noqa: E402
 
-from moorage_agent import journal  # noqa: E402
+from moorage_agent import journal, systemd  # noqa: E402
 from moorage_agent.daemon import Daemon  # noqa: E402
 from moorage_agent.errors import AgentError, HostLacks  # noqa: E402
 from moorage_agent.images.pull_process import pull_apart, resolve_apart  # noqa: E402
@@ -91,7 +90,7 @@ async def _serve(paths: Paths, ready_fd: int | None) -> None:
     gc.freeze()
     running = asyncio.get_running_loop().create_task(daemon.run())
     for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, daemon.desk.retire)
+        asyncio.get_running_loop().add_signal_handler(signum, daemon.leave)
     server = await _listen(paths, daemon)
     log.info("serving", extra={"fields": {"version": VERSION, "pid": os.getpid()}})
     _say_ready(paths, ready_fd)
@@ -117,10 +116,7 @@ def _say_ready(paths: Paths, ready_fd: int | None) -> None:
     if ready_fd is not None:
         os.write(ready_fd, b"1")
         os.close(ready_fd)
-    notify = os.environ.get("NOTIFY_SOCKET")
-    if notify:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to_systemd:
-            to_systemd.sendto(b"READY=1", "\0" + notify[1:] if notify.startswith("@") else notify)
+    systemd.notify("READY=1")
     if os.path.dirname(home()) == f"{paths.root}/agent":
         _point_to(f"{paths.root}/agent/current")
 

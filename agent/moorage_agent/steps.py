@@ -182,6 +182,8 @@ def stop_reason(view: TaskView, now: Moment) -> str | None:
     """Why a running container should stop; None: it should not."""
     if not view.wanted:
         return REMOVED
+    if view.host_stops:
+        return HOST_REBOOTED
     if view.heir_ready:
         return REPLACED
     if cut_off(view, now):
@@ -272,7 +274,7 @@ def _prepared(view: TaskView) -> tuple[Step, ...]:
 def _start(view: TaskView, now: Moment) -> tuple[Step, ...]:
     assert view.spec is not None
     record = view.record
-    if view.spec.desired_state != "Running" or cut_off(view, now) or view.way_blocked:
+    if view.spec.desired_state != "Running" or cut_off(view, now) or view.way_blocked or view.host_stops:
         return ()
     if record.boot_id == now.boot_id and record.restart_at > now.boot:
         return (Wait(view.uid, record.restart_at, "back-off"),)

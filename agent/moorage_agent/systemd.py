@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ from moorage_agent.errors import AgentError
 
 UNIT = "moorage-agent.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
+SLICE = "moorage.slice"
 
 
 def unit_text(python: str, home: str, *, log: str) -> str:
@@ -18,6 +21,7 @@ def unit_text(python: str, home: str, *, log: str) -> str:
 Description=Moorage agent: runs the containers of this node
 After=network-online.target local-fs.target
 Wants=network-online.target
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
@@ -52,6 +56,24 @@ def remove() -> None:
         _systemctl("disable", UNIT)
         os.unlink(UNIT_FILE)
         _systemctl("daemon-reload")
+    with contextlib.suppress(AgentError):  # made by systemd for the first scope in it, and never taken away by itself
+        _systemctl("stop", SLICE)
+
+
+def host_stops() -> bool:
+    """True from the moment systemd began to end everything: reboot, poweroff, halt. False where there is no systemd."""
+    if not os.path.isdir("/run/systemd/system"):
+        return False
+    done = subprocess.run(["systemctl", "is-system-running"], capture_output=True, text=True, timeout=10, check=False)
+    return done.stdout.strip() == "stopping"
+
+
+def notify(state: str) -> None:
+    """Tell systemd, if it started us: sd_notify(3)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to_systemd:
+            to_systemd.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def _systemctl(*args: str) -> None:

@@ -109,6 +109,7 @@ class TaskView:
 
     `missing`: keys of values not here, with what the operator said about them, if it did. `heard_at`: boot time of the last word of an
     operator. `way_blocked`: a task this one replaces still runs. `heir_ready`: a task that replaces this one and may start waits for it.
+    `host_stops`: the host goes down now.
     """
 
     uid: str
@@ -126,6 +127,7 @@ class TaskView:
     heard_at: Optional[float] = None
     way_blocked: bool = False
     heir_ready: bool = False
+    host_stops: bool = False
     busy: bool = False
 
     @property

@@ -45,6 +45,7 @@ class World:
         self.document: NodeSpec | None = None
         self.document_hash = ""
         self.heard_at: float | None = None
+        self.host_stops = False
         self._users: dict[str, set[str]] = {}
         self._heirs: dict[str, set[str]] = {}
         self._value_users: dict[str, set[str]] = {}
@@ -133,6 +134,7 @@ class World:
             heard_at=self.heard_at,
             way_blocked=bool(spec and spec.replaces) and any(self._blocks(ancestor, state) for ancestor in self._ancestors(uid)),
             heir_ready=uid in self._heirs and any(self._may_take_over(heir, now) for heir in self._descendants(uid)),
+            host_stops=self.host_stops,
             busy=state.busy,
         )
 

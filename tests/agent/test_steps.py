@@ -290,6 +290,19 @@ def test_a_reboot_is_no_failure_of_the_task(node: Simulation) -> None:
     assert node.report(uid(1)).state == "Running"
 
 
+def test_when_the_host_goes_down_tasks_are_stopped_as_they_say_and_come_back_after_it(node: Simulation) -> None:
+    deaf = task(1, container=Container(command=("deaf",), stop_grace_s=3.0))
+    node.apply(document(deaf, task(2, restart=Restart(condition="OnFailure", max_attempts=1))))
+    node.settle()
+    node.world.host_stops = True
+    node.settle()
+    assert not node.runtime.alive()
+    assert [ended.reason for one in (1, 2) for ended in node.report(uid(one)).last_exits] == ["HostRebooted"] * 2
+    node.reboot()
+    node.settle()
+    assert node.runtime.alive() == {uid(1), uid(2)}
+
+
 def test_a_bind_source_that_is_missing_rejects_a_new_task_but_not_one_that_ran_before_a_reboot(node: Simulation, tmp_path: Any) -> None:
     container = Container(command=("run",), mounts=(Mount("/data", "bind", f"{tmp_path}/nfs"),))
     node.apply(document(task(1, container=container)))
