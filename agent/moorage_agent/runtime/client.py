@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from moorage_agent.errors import HostLacks
 from moorage_agent.paths import Paths
 from moorage_agent.runtime import cgroup
-from moorage_agent.runtime.zygote import BOOTSTRAP
+from moorage_agent.runtime.entry import BOOTSTRAP
 from moorage_agent.version import DEV, VERSION
 
 START_TIMEOUT_S = 60
@@ -155,7 +155,8 @@ def _version_of_checkout() -> str:
 def _scope() -> list[str]:
     """Out of the daemon's unit, into a delegated scope: systemd then neither stops containers with the daemon nor touches their cgroups.
 
-    Before the daemon's unit in order, which is after it when the host goes down: the daemon asks containers to end, as only it knows how to.
+    Before the daemon's unit in order, which is after it when the host goes down: the daemon asks containers to end, as only it knows how
+    to.
     """
     properties = ("Delegate=yes", "TasksMax=infinity", "OOMPolicy=continue", f"Before={DAEMON_UNIT}", f"TimeoutStopSec={SCOPE_STOP_S}")
     options = [text for value in properties for text in ("-p", value)]

@@ -18,8 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from moorage_agent.runtime.home import Home
     from moorage_agent.runtime.request import Confinement, ExecRequest, StartRequest, State
-    from moorage_agent.runtime.zygote import Home
 
 TIMED_OUT = 124
 

@@ -11,15 +11,15 @@ import errno
 import fcntl
 import os
 
-from moorage_agent.runtime import cgroup, confine, devices, init, linux
+from moorage_agent.runtime import cgroup, confine, devices, init, linux, scene
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import NoReturn
 
+    from moorage_agent.runtime.home import Home
     from moorage_agent.runtime.request import Rule, StartRequest
-    from moorage_agent.runtime.zygote import Home
 
 F_SETPIPE_SZ, PIPE_BYTES = 1031, 1 << 20
 MADE = b"made"
@@ -57,8 +57,8 @@ def _make(home: Home, request: StartRequest, pipes: init.Pipes, binds: list[int]
     os.write(report, MADE)
 
 
-def _place(home: Home, request: StartRequest) -> init.Place:
-    place = init.Place(f"{home.root}/tasks/{request['uid']}".encode(), request["run"])
+def _place(home: Home, request: StartRequest) -> scene.Place:
+    place = scene.Place(f"{home.root}/tasks/{request['uid']}".encode(), request["run"])
     place.last_cap = home.last_cap
     os.mkdir(place.root.rpartition(b"/")[0], 0o700)
     for directory in (place.root, place.upper, place.work):
@@ -79,7 +79,7 @@ def cgroup_name(request: StartRequest) -> str:
     return f"{'std' if request['device_rules'] is None else 'own'}/{request['uid']}.{request['run']}"
 
 
-def _make_v2(home: Home, request: StartRequest, place: init.Place) -> int:
+def _make_v2(home: Home, request: StartRequest, place: scene.Place) -> int:
     """Before the clone, which goes right into it: that costs 30 µs, moving a process later an RCU grace period. -1 without version 2."""
     if not place.v2_cgroup:
         return -1

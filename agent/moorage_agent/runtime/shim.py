@@ -21,8 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from moorage_agent.runtime.home import Home
     from moorage_agent.runtime.request import StartRequest
-    from moorage_agent.runtime.zygote import Home
 
 
 class Failed(Exception):

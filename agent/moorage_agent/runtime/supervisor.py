@@ -21,8 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from moorage_agent.runtime.home import Home
     from moorage_agent.runtime.request import State
-    from moorage_agent.runtime.zygote import Home
 
 DRAIN_S = 2.0
 # <linux/pidfd.h>, 6.15: struct pidfd_info of 64 bytes, {u64 mask, u64 cgroupid, 11 u32 ids, s32 exit_code}

@@ -7,23 +7,7 @@ import sys
 from pathlib import Path
 
 AGENT = Path(__file__).parents[3] / "agent"
-OURS = [
-    "cgroup",
-    "confine",
-    "devices",
-    "execute",
-    "init",
-    "linux",
-    "logs",
-    "maker",
-    "mounts",
-    "passwd",
-    "reaper",
-    "record",
-    "shim",
-    "supervisor",
-    "zygote",
-]
+OURS = ("cgroup confine devices entry execute home init linux logs maker mounts passwd reaper record scene shim supervisor zygote").split()
 
 
 def imported() -> list[str]:
@@ -32,7 +16,7 @@ def imported() -> list[str]:
 import sys
 before = set(sys.modules)
 sys.path.insert(0, {str(AGENT)!r})
-import moorage_agent.runtime.zygote
+import moorage_agent.runtime.entry
 print(*sorted(set(sys.modules) - before))
 """
     done = subprocess.run([sys.executable, "-I", "-S", "-E", "-c", code], capture_output=True, text=True, check=True)
