@@ -138,6 +138,12 @@ class AlreadyExists(Conflict):
     reason = "AlreadyExists"
 
 
+class NamespaceEnds(Conflict):
+    """The namespace is being deleted: nothing new can be made in it, and what is there goes."""
+
+    reason = "NamespaceTerminating"
+
+
 class NotFound(ApiError):
     """The object, or the whole kind, is not there."""
 

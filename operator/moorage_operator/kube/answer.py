@@ -16,6 +16,7 @@ from moorage_operator.errors import (
     Forbidden,
     Gone,
     Invalid,
+    NamespaceEnds,
     NotFound,
     TooManyRequests,
     Unauthorized,
@@ -67,6 +68,8 @@ def retry_after_s(code: int, headers: Mapping[str, str]) -> float | None:
 def _kind(code: int, reason: str, details: Mapping[str, Any]) -> type[ApiError]:
     if reason == "AlreadyExists":
         return AlreadyExists
+    if any(cause.get("reason") == "NamespaceTerminating" for cause in details.get("causes") or ()):
+        return NamespaceEnds
     # A version from the future (the store was restored) is a 504; like one from too far back, only a new list helps.
     if any(cause.get("reason") == "ResourceVersionTooLarge" for cause in details.get("causes") or ()):
         return Gone

@@ -16,7 +16,7 @@ from moorage_operator.api import (
     Task,
     owner_reference,
 )
-from moorage_operator.errors import AlreadyExists, NotFound
+from moorage_operator.errors import AlreadyExists, NamespaceEnds, NotFound
 from moorage_operator.kube.object import Key, Obj
 from moorage_operator.kube.resource import TASKS
 from moorage_operator.plan.placement_outcome import Placement, Unplaceable
@@ -32,7 +32,7 @@ async def create_task(world: World, service: Service, image: Image | None, draft
     node = outcome.node if isinstance(outcome, Placement) else None
     try:
         created = await world.api.create(TASKS, task_body(service, image, draft, node))
-    except AlreadyExists:
+    except (AlreadyExists, NamespaceEnds):
         world.placer.forget(draft.needs)
         return
     except BaseException:
