@@ -107,10 +107,10 @@ async def connect(target: Target, *, through: Connection | None = None) -> Conne
 
     Raises Unreachable, Refused, AuthenticationFailed, HostKeyMismatch, or InvalidSpec for keys that cannot be read.
     """
-    seen = _HostKeys()
     key = _client_key(target.credentials)
     trusted = _public_keys(target)
     is_ca = target.policy == "CertificateAuthority"
+    seen = _HostKeys(certified=is_ca)
     first_use = target.policy == "TrustOnFirstUse" and not trusted
     with translated(target.address, seen=seen):
         async with asyncio.timeout(CONNECT_TIMEOUT_S + LOGIN_TIMEOUT_S + 5):
@@ -123,7 +123,7 @@ async def connect(target: Target, *, through: Connection | None = None) -> Conne
                 known_hosts=([], trusted, []) if is_ca else (trusted, [], []),
                 client_factory=lambda: _Client(seen, accept=first_use),
                 server_host_keys_handler=seen.proved,
-                server_host_key_algs=() if is_ca else _host_key_algorithms(trusted),
+                server_host_key_algs=_host_key_algorithms(() if is_ca else trusted, certified=is_ca),
                 encryption_algs=_CIPHERS,
                 compression_algs=None,
                 preferred_auth=("publickey",),
@@ -141,9 +141,10 @@ async def connect(target: Target, *, through: Connection | None = None) -> Conne
 
 
 class _HostKeys:
-    """The host keys seen on one connection."""
+    """The host keys seen on one connection. `certified`: only those count that an authority has signed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, certified: bool = False) -> None:
+        self.certified = certified
         self.used: asyncssh.SSHKey | None = None
         self._proved: asyncio.Future[list[asyncssh.SSHKey]] = asyncio.get_running_loop().create_future()
 
@@ -213,9 +214,10 @@ class translated:  # noqa: N801 (reads as a phrase: with translated(address))
 
     def _mismatch(self) -> MoorageError:
         used = self._seen.used if self._seen else None
-        if used is None:
+        if used is None or (self._seen and self._seen.certified):
+            shown = "a host key" if used is None else f"host key {used.get_fingerprint()}"
             return HostKeyMismatch(
-                f"{self._address} showed no key signed by the pinned certificate authority; nothing was sent to it", seen=""
+                f"{self._address} showed {shown} that no pinned certificate authority has signed; nothing was sent to it", seen=""
             )
         return HostKeyMismatch(
             f"{self._address} showed host key {used.get_fingerprint()}, which is not pinned; nothing was sent to it", seen=_text(used)
@@ -242,10 +244,14 @@ def _public_keys(target: Target) -> list[asyncssh.SSHKey]:
     return keys
 
 
-def _host_key_algorithms(trusted: Sequence[asyncssh.SSHKey]) -> list[str]:
-    """Pinned types first, then the rest: a host that changed its key still shows it, so the message can name it."""
+def _host_key_algorithms(trusted: Sequence[asyncssh.SSHKey], *, certified: bool) -> list[str]:
+    """Certificates or the pinned types first, then the rest: a host without them still shows a key, so the message can name it.
+
+    With nothing in common it would only close the connection, as a full one does.
+    """
+    certificates = [f"{name}-cert-v01@openssh.com" for name in _ALGORITHM_ORDER] if certified else []
     first = [name for key in trusted for name in _ALGORITHMS.get(key.get_algorithm(), (key.get_algorithm(),))]
-    return list(dict.fromkeys([*first, *_ALGORITHM_ORDER]))
+    return list(dict.fromkeys([*certificates, *first, *_ALGORITHM_ORDER]))
 
 
 _ALGORITHMS: Final = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}

@@ -31,6 +31,8 @@ STALLED: Final = frozenset(
         "HostKeyMismatch",
         "InvalidKey",
         "InvalidSpec",
+        "NoShell",
+        "NoisyShell",
         "NotRoot",
         "OwnedByAnotherSwarm",
         "PythonIncomplete",
