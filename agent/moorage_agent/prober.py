@@ -40,7 +40,7 @@ class Prober:
         check = self._world.healthcheck(state)
         if check is not None:
             state.health = begun(check, was_healthy=state.record.healthy_run == run)
-            self._watches[uid] = (run, asyncio.get_running_loop().create_task(self._watch(state, check)))
+            self._watches[uid] = (run, asyncio.get_running_loop().create_task(self._watch(state, check, self._started(state))))
 
     async def close(self) -> None:
         tasks = [task for _, task in self._watches.values()]
@@ -48,19 +48,20 @@ class Prober:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _watch(self, state: TaskState, check: Healthcheck) -> None:
+    async def _watch(self, state: TaskState, check: Healthcheck, started: float) -> None:
         while state.health is not None and state.health.healthy is not False:
-            await asyncio.sleep(next_probe_s(state.health, check, age_s=self._age(state)))
+            await asyncio.sleep(next_probe_s(state.health, check, age_s=self._clock().boot - started))
             probe = await self._probe(state, check)
-            before, age = state.health, self._age(state)
+            before, age = state.health, self._clock().boot - started
             state.health = judge(before, probe, check, age_s=age)
             if state.health.healthy != before.healthy:
                 log.info("health", extra={"fields": {"task": state.uid, "healthy": state.health.healthy, "output": probe.output[-200:]}})
                 self._verdict(state.uid)
 
-    def _age(self, state: TaskState) -> float:
-        started = state.seen.started_at if state.seen else None
-        return max(0.0, self._clock().wall - started) if started is not None else 0.0
+    def _started(self, state: TaskState) -> float:
+        """Boot time of the start. Asked once per run: the wall clock it was written down by may be set to any time later."""
+        now, started = self._clock(), state.seen.started_at if state.seen else None
+        return now.boot - (max(0.0, now.wall - started) if started is not None else 0.0)
 
     async def _probe(self, state: TaskState, check: Healthcheck) -> Probe:
         """One answer; a probe that takes too long or cannot be made is a failed one."""

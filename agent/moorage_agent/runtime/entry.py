@@ -71,6 +71,7 @@ def _settle(home: Home) -> Zygote:
     os.setsid()
     os.chdir("/")
     linux.set_process_name(b"moorage-zygote")
+    os.umask(0o022)  # the daemon's is 077, and programs that are not root read their limits in their cgroup
     _ignore_nothing()
     _detach_streams()
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
