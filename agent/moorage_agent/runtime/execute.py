@@ -12,7 +12,7 @@ import marshal
 import os
 import select
 
-from moorage_agent.runtime import confine, linux, mounts, passwd, record, shim, supervisor
+from moorage_agent.runtime import confine, linux, maker, mounts, passwd, record, supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def supervise(home: Home, uid: str, connection: _socket.socket, fds: list[int]) 
         request: ExecRequest = marshal.loads(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
         answer = _run(home, uid, request, connection, fds[1], steps)
     except (OSError, ValueError) as error:
-        failed = shim.Failed.parse(confine.describe(error, steps))
+        failed = maker.Failed.parse(confine.describe(error, steps))
         answer = {"code": 126, "errno": failed.errno, "step": failed.step, "words": failed.words}
-    shim.answer(connection, answer)
+    maker.answer(connection, answer)
     os._exit(0)
 
 
@@ -62,7 +62,7 @@ def _run(home: Home, uid: str, request: ExecRequest, connection: _socket.socket,
         return {"code": TIMED_OUT}
     status = os.waitpid(pid, 0)[1]
     if failure:
-        failed = shim.Failed.parse(failure)
+        failed = maker.Failed.parse(failure)
         return {"code": failed.exit_code, "errno": failed.errno, "step": failed.step, "words": failed.words}
     return {"code": supervisor.exit_code(status)}
 

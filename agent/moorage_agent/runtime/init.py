@@ -6,6 +6,7 @@ may be imported, and no path of the image followed, that the kernel does not kee
 from __future__ import annotations
 
 import _socket
+import errno
 import fcntl
 import os
 from struct import pack
@@ -101,7 +102,7 @@ def _join_cgroups(request: StartRequest, place: scene.Place, pipes: Pipes, root:
     """
     steps.at = "wait for the shim"
     if os.read(pipes.go, 1) != b"g":
-        os._exit(125)  # the shim died: nobody would ever know of us
+        raise OSError(errno.ECHILD, "the supervisor ended")  # nobody would ever know of us
     steps.at = "cgroups"
     for _, directory in place.cgroups:
         tasks = os.open(directory + b"/tasks", os.O_WRONLY | os.O_CLOEXEC)

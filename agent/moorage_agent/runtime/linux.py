@@ -275,8 +275,12 @@ def sigwait(signums: frozenset[int]) -> int:
     return int(_signal.sigwait(signums))
 
 
-def pidfd_send_signal(pidfd: int, signum: int) -> None:
-    _signal.pidfd_send_signal(pidfd, signum)
+def pidfd_kill(pidfd: int) -> None:
+    """SIGKILL; a process that is gone is fine."""
+    try:
+        _signal.pidfd_send_signal(pidfd, 9)
+    except ProcessLookupError:
+        pass
 
 
 def seal(memfd: int) -> None:

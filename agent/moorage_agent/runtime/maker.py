@@ -1,17 +1,23 @@
-"""Makes the pieces of one run that take time and memory: the directories of its root, its cgroups, the clone. Then this process ends.
+"""Starts one run of a container for its shim, and ends when the program runs or will not.
 
-It is a child of the shim that gives the container to its own parent (CLONE_PARENT): the shim stays small, because what runs here touches
-pages of here only, and builds the cgroups while init builds the mounts. It reports through a pipe: the container's pid, then that all
-limits are set.
+It is a child of the shim that gives the container to its own parent (CLONE_PARENT). All that a start touches, pages of memory too, is
+touched here, so that the shim, which stays for the life of the container, stays small. Order: everything an exit will need is on the disk
+and every limit is set before the shim is told; the shim opens what it needs and lets init go, so that the shortest life leaves its facts.
 """
 
 from __future__ import annotations
 
+import _socket
 import errno
 import fcntl
+import marshal
 import os
+import select
+import time
 
-from moorage_agent.runtime import cgroup, confine, devices, init, linux, scene
+from moorage_agent.runtime import cgroup, confine, devices, init, linux, record, scene
+from moorage_agent.runtime.logs import LogWriter
+from moorage_agent.runtime.supervisor import remove_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,42 +25,161 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from moorage_agent.runtime.home import Home
-    from moorage_agent.runtime.request import Rule, StartRequest
+    from moorage_agent.runtime.request import Rule, StartRequest, State
 
 F_SETPIPE_SZ, PIPE_BYTES = 1031, 1 << 20
-MADE = b"made"
+READY = b"r"
 
 
-def make(home: Home, request: StartRequest, pipes: init.Pipes, binds: list[int], report: int) -> NoReturn:
-    """Reports `<pid>\\n`, then MADE; or, at any point, a failure as confine.describe() words it."""
-    steps = confine.Steps()
+class Failed(Exception):
+    """A step before the program failed; `words` as confine.describe() has them."""
+
+    def __init__(self, number: int, step: str, words: str) -> None:
+        super().__init__(words)
+        self.errno, self.step, self.words = number, step, words
+
+    @classmethod
+    def parse(cls, described: bytes) -> Failed:
+        number, step, words = described.decode(errors="replace").split("\0", 2)
+        return cls(int(number), step, words)
+
+    @property
+    def exit_code(self) -> int:
+        """As shells and Docker count: 127 not found, 126 not executable, 125 anything before."""
+        if self.step != "exec":
+            return 125
+        return 127 if self.errno == errno.ENOENT else 126
+
+    def answer(self) -> dict[str, object]:
+        return {"code": self.exit_code, "errno": self.errno, "step": self.step, "words": self.words}
+
+
+class Orders:
+    """What the shim hands over. `request` is the descriptor of the StartRequest, in the shim too; `ready` is where it waits for us."""
+
+    __slots__ = ("binds", "connection", "go", "ready", "request", "terminal", "uid")
+
+    def __init__(self, uid: str, connection: _socket.socket, request: int, binds: list[int]) -> None:
+        self.uid, self.connection, self.request, self.binds = uid, connection, request, binds
+        self.go = self.ready = self.terminal = -1
+
+
+class _Begun:
+    """How far we are: what a failure must undo."""
+
+    __slots__ = ("pid", "pidfd", "records")
+
+    def __init__(self) -> None:
+        self.pid = self.pidfd = self.records = -1
+
+
+def make(home: Home, orders: Orders) -> NoReturn:
+    """Answers on the connection. Exit code 0: the program runs, and the rest is the shim's."""
+    shim = os.getppid()
+    request: StartRequest = marshal.loads(os.pread(orders.request, os.fstat(orders.request).st_size, 0))
+    begun, steps = _Begun(), confine.Steps()
     try:
-        _make(home, request, pipes, binds, report, steps)
-    except OSError as error:
-        os.write(report, confine.describe(error, steps))
+        started = _make(home, request, orders, begun, steps)
+        _check_parent(shim)
+    except Exception as error:  # of any kind: the daemon waits for an answer
+        failure = error if isinstance(error, Failed) else Failed.parse(confine.describe(error, steps))
+        _give_up(home, request, begun, failure)
+        answer(orders.connection, failure.answer())
         os._exit(1)
+    answer(orders.connection, {"pid": begun.pid, "started_ns": started})
     os._exit(0)
 
 
-def _make(home: Home, request: StartRequest, pipes: init.Pipes, binds: list[int], report: int, steps: confine.Steps) -> None:
+def _make(home: Home, request: StartRequest, orders: Orders, begun: _Begun, steps: confine.Steps) -> int:
+    """When it was started."""
     steps.at = "files of the task"
     place = _place(home, request)
+    _prepare_files(home, request, begun)
     steps.at = "cgroups"
     cgroup_fd = _make_v2(home, request, place)
     steps.at = "clone"
+    error_read, error_write = os.pipe2(os.O_CLOEXEC)
+    pipes = init.Pipes(go=orders.go, error=error_write, tty=orders.terminal)
     if not request["tty"]:
-        run_dir = f"{home.run}/tasks/{request['uid']}"
-        pipes.out, pipes.err = (_open_fifo(f"{run_dir}/{name}") for name in ("out", "err"))
-    pid, _ = linux.clone3(_namespaces(request) | linux.CLONE_PARENT, cgroup_fd=cgroup_fd)
-    if pid == 0:
-        os.close(report)
-        init.run(request, place, pipes, binds)
-    os.write(report, b"%d\n" % pid)
+        pipes.out, pipes.err = (_open_fifo(f"{home.run}/tasks/{request['uid']}/{name}") for name in ("out", "err"))
+    begun.pid, begun.pidfd = linux.clone3(_namespaces(request) | linux.CLONE_PARENT, cgroup_fd=cgroup_fd)
+    if begun.pid == 0:
+        os.close(orders.ready)
+        init.run(request, place, pipes, orders.binds)
+    os.close(error_write)
     steps.at = "cgroups"
     for _, top in home.cgroups.v1:
         os.mkdir(f"{top}/{cgroup_name(request)}", 0o755)
     _limit(home.cgroups, request, version=1)
-    os.write(report, MADE)
+    steps.at = "state"
+    state = _state(home, request, begun.pid, orders.request)
+    record.write_state(f"{home.run}/tasks/{request['uid']}", state)
+    os.write(orders.ready, READY)
+    failure = os.read(error_read, 4096)  # nothing: execve closed it
+    if failure:
+        raise Failed.parse(failure)
+    return state["started_ns"]
+
+
+def _check_parent(shim: int) -> None:
+    """An init that ended because its supervisor did looks, from here, as one that became the program."""
+    if os.getppid() != shim:
+        raise Failed(errno.ECHILD, "supervise", "the supervisor was killed")
+
+
+def _prepare_files(home: Home, request: StartRequest, begun: _Begun) -> None:
+    """The records and the log are opened here to fail here, where it can be told; the FIFOs have names, so that another can open them."""
+    task_dir, run_dir = f"{home.root}/tasks/{request['uid']}", f"{home.run}/tasks/{request['uid']}"
+    begun.records = record.open_records(task_dir)
+    record.write_record(begun.records, {"run": request["run"], "boot": home.boot_id, "started": time.time_ns()}, sync=False)
+    LogWriter(f"{task_dir}/log", max_size=request["log_size"], max_files=request["log_files"]).close()
+    for name in () if request["tty"] else ("out", "err"):
+        remove_file(f"{run_dir}/{name}")
+        os.mkfifo(f"{run_dir}/{name}", 0o600)
+
+
+def _state(home: Home, request: StartRequest, pid: int, request_fd: int) -> State:
+    name = cgroup_name(request)
+    memory = home.cgroups.top_of("memory")
+    return {
+        "run": request["run"],
+        "pid": pid,
+        "starttime": record.start_time(pid) or 0,
+        "boot_id": home.boot_id,
+        "started_ns": time.time_ns(),
+        "shim": os.getppid(),
+        "request": request_fd,
+        "cgroups": [f"{top}/{name}" for top in home.cgroups.tops()],
+        "memory": (f"{memory}/{name}", home.cgroups.versions["memory"]) if memory else ("", 0),
+        "tty": request["tty"],
+        "private_pid": request["private_pid"],
+        "private_ipc": request["private_ipc"],
+        "isolated_network": request["isolated_network"],
+        "confinement": {**request["confinement"], "env": []},
+        "log_size": request["log_size"],
+        "log_files": request["log_files"],
+    }
+
+
+def answer(connection: _socket.socket, words: dict[str, object]) -> None:
+    try:
+        connection.send(marshal.dumps(words, 2), _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+    except OSError:
+        pass  # the daemon is gone; it will observe
+
+
+def _give_up(home: Home, request: StartRequest, begun: _Begun, failure: Failed) -> None:
+    """Leave no process and no cgroup of a start that failed, and a record that it did."""
+    if begun.pid > 0:
+        linux.pidfd_kill(begun.pidfd)
+        poll = select.poll()
+        poll.register(begun.pidfd, select.POLLIN)
+        poll.poll()
+    if begun.records >= 0:
+        fields = {"run": request["run"], "boot": home.boot_id, "ended": time.time_ns(), "code": failure.exit_code, "reason": "StartFailed"}
+        record.write_record(begun.records, fields, sync=True)
+    for top in home.cgroups.tops():
+        cgroup.remove(f"{top}/{cgroup_name(request)}")
 
 
 def _place(home: Home, request: StartRequest) -> scene.Place:

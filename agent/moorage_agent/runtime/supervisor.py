@@ -33,11 +33,9 @@ class Run:
     """One run of one container, as its supervisor holds it."""
 
     __slots__ = (
-        "go",
         "home",
         "lock",
         "log",
-        "maker",
         "mount_namespace",
         "pid",
         "pidfd",
@@ -53,7 +51,7 @@ class Run:
         self.home, self.uid = home, uid
         self.task_dir, self.run_dir = f"{home.root}/tasks/{uid}", f"{home.run}/tasks/{uid}"
         self.sources: dict[int, bytes] = {}  # descriptors to read output from, and the letter of their stream
-        self.pid = self.pidfd = self.records = self.lock = self.mount_namespace = self.maker = self.go = -1
+        self.pid = self.pidfd = self.records = self.lock = self.mount_namespace = -1
         self.log: LogWriter
         self.state: State
 
@@ -80,8 +78,6 @@ def lock(run: Run) -> None:
 
 def supervise(run: Run, *, verdict: int = -1) -> NoReturn:
     """Pump output until the container's first process ends, then see to its end. `verdict`: where an adopter hears the exit status."""
-    if run.maker > 0:
-        os.waitpid(run.maker, 0)  # it ended when it had reported
     poll = select.poll()
     poll.register(run.pidfd, select.POLLIN)
     for fd in run.sources:

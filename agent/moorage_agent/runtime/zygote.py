@@ -12,7 +12,7 @@ import os
 import select
 from struct import iter_unpack, unpack
 
-from moorage_agent.runtime import cgroup, execute, linux, record, shim, supervisor
+from moorage_agent.runtime import cgroup, execute, linux, maker, record, shim, supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Zygote:
         pid = os.fork()
         if pid == 0:
             self._become_child()
-            shim.start(self.home, uid, connection, fds[0], fds[1:])
+            shim.start(self.home, maker.Orders(uid, connection, fds[0], fds[1:]))
         self._watch(pid, Watched(pid, uid, fds[0]))
 
     def _fork_exec(self, uid: str, connection: _socket.socket, fds: list[int]) -> None:

@@ -7,7 +7,26 @@ import sys
 from pathlib import Path
 
 AGENT = Path(__file__).parents[3] / "agent"
-OURS = ("cgroup confine devices entry execute home init linux logs maker mounts passwd reaper record scene shim supervisor zygote").split()
+OURS = [
+    "cgroup",
+    "confine",
+    "devices",
+    "entry",
+    "execute",
+    "home",
+    "init",
+    "linux",
+    "logs",
+    "maker",
+    "mounts",
+    "passwd",
+    "reaper",
+    "record",
+    "scene",
+    "shim",
+    "supervisor",
+    "zygote",
+]
 
 
 def imported() -> list[str]:
