@@ -6,12 +6,12 @@ from typing import Any
 
 from moorage_operator.api import API_VERSION
 
-from tests.fleet import BareHost
+from tests.fleet import BareHost, KernelHost
 
 Manifest = dict[str, Any]
 
 
-def node(host: BareHost, *, secret: str = "hosts", **spec: Any) -> Manifest:
+def node(host: BareHost | KernelHost, *, secret: str = "hosts", **spec: Any) -> Manifest:
     """The Node of a bare host, its key pinned; further `ssh` options and spec fields by name."""
     ssh = {"host": host.address, "keySecretRef": {"name": secret}, "hostKeys": [host.host_key], **spec.pop("ssh", {})}
     labels = spec.pop("labels", {})
