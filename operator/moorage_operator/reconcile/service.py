@@ -15,7 +15,7 @@ from moorage_operator.plan.service import plan_service
 from moorage_operator.plan.service_plan import ServicePlan, TaskDraft
 from moorage_operator.plan.service_status import refused_status, service_status
 from moorage_operator.reconcile import indexes
-from moorage_operator.reconcile.image import image_of_service
+from moorage_operator.reconcile.image import drop_unused_images, image_of_service
 from moorage_operator.reconcile.task import create_task, let_run, orphan_task, place_task, stop_task
 from moorage_operator.reconcile.together import together
 from moorage_operator.reconcile.world import World, key_of_model, seconds_until
@@ -49,6 +49,7 @@ async def _reconcile(service: Service, world: World) -> float | None:
     latest = world.tasks.by(indexes.SERVICE, str(key))
     status = service_status(service, latest, plan, image=image, unplaceable=unplaceable, now=now)
     world.write_status(SERVICES, service, status, after_s=0.0 if _is_news(service, status) else COUNTS_S)
+    await drop_unused_images(service, world)
     return seconds_until(plan.requeue_at, world.now())
 
 
