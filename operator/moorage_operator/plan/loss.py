@@ -15,7 +15,7 @@ from typing import Final
 
 from ..api import Node, find
 from .loss_rule import LossRule
-from .node_contact import SILENT_AFTER_S, Contact, last_frame, silent
+from .node_contact import SILENT_AFTER_S, Contact, connecting, last_frame, silent
 
 RESTART_GRACE: Final = timedelta(seconds=30)
 MASS_WINDOW: Final = timedelta(seconds=60)
@@ -57,18 +57,30 @@ class Verdict:
 
 def losses(nodes: Iterable[Node], contacts: Mapping[str, Contact], *, leading_since: datetime, now: datetime) -> Losses:
     """`contacts` are by uid of the Node; `leading_since` is when this process became leader: what it never heard gets a grace period."""
-    nodes = list(nodes)
-    given_up = {node.metadata.name for node in nodes if node.spec.out_of_service}
-    counted = [node for node in nodes if node.metadata.name not in given_up and _was_here(node, contacts)]
-    quiet = [node for node in counted if silent(contacts.get(node.metadata.uid), now=now)]
-    overdue = [node for node in counted if silent(contacts.get(node.metadata.uid), now=now, after_s=OVERDUE_AFTER_S)]
-    tried = [node for node in overdue if now >= leading_since + RESTART_GRACE or last_frame(contacts.get(node.metadata.uid)) is not None]
-    fallen = [_fell_silent(node, contacts, leading_since) for node in tried]
+    known, given_up, late, counted = set[str](), set[str](), list[Node](), 0
+    in_time = now.timestamp() - OVERDUE_AFTER_S
+    for node in nodes:
+        known.add(node.metadata.name)
+        contact = contacts.get(node.metadata.uid)
+        if node.spec.out_of_service:
+            given_up.add(node.metadata.name)
+        elif contact is not None and contact.last_frame_at is not None and contact.last_frame_at >= in_time:
+            counted += 1  # nearly all of them at nearly any time: on these few lines depends what the whole costs
+        elif _was_here(node, contact):
+            counted += 1
+            if not connecting(contact):
+                late.append(node)
+    quiet = [node for node in late if silent(contacts.get(node.metadata.uid), now=now)]
+    overdue = [node for node in late if silent(contacts.get(node.metadata.uid), now=now, after_s=OVERDUE_AFTER_S)]
+    if now < leading_since + RESTART_GRACE:
+        quiet = [node for node in quiet if not _untried(node, contacts) or _unknown_since(node) is not None]
+        overdue = [node for node in overdue if not _untried(node, contacts)]
+    fallen = [_fell_silent(node, contacts, leading_since) for node in overdue]
     return Losses(
-        known=frozenset(node.metadata.name for node in nodes),
+        known=frozenset(known),
         silent={node.metadata.name: _counts_from(node, contacts, leading_since) for node in quiet},
         given_up=frozenset(given_up),
-        mass=_mass(fallen, among=len(counted)),
+        mass=_mass(fallen, among=counted),
     )
 
 
@@ -92,9 +104,14 @@ def verdict(node: str, rule: LossRule, found: Losses, *, now: datetime) -> Verdi
     return Verdict(Fate.LOST, f"{silence}, longer than {rule.after.total_seconds():g} s (unreachable.after)")
 
 
-def _was_here(node: Node, contacts: Mapping[str, Contact]) -> bool:
+def _was_here(node: Node, contact: Contact | None) -> bool:
     """A Node that was never reached has nothing to lose, and says nothing about our network."""
-    return node.status.host_id is not None or last_frame(contacts.get(node.metadata.uid)) is not None
+    return node.status.host_id is not None or last_frame(contact) is not None
+
+
+def _untried(node: Node, contacts: Mapping[str, Contact]) -> bool:
+    """This process never heard it. While it has just begun, that says nothing: what was true before stays so."""
+    return last_frame(contacts.get(node.metadata.uid)) is None
 
 
 def _counts_from(node: Node, contacts: Mapping[str, Contact], leading_since: datetime) -> datetime:

@@ -38,6 +38,11 @@ def last_frame(contact: Contact | None) -> datetime | None:
     return datetime.fromtimestamp(contact.last_frame_at, UTC)
 
 
+def connecting(contact: Contact | None) -> bool:
+    """The first attempt has not ended, or waits for its turn behind a thousand others: that no word came is no silence of the host."""
+    return contact is not None and contact.reason == "Connecting" and contact.last_frame_at is None
+
+
 def answers(contact: Contact | None) -> bool:
     """Whether the host says anything at all, even if only that it will not talk to us."""
     return contact is not None and contact.reason not in SILENT_REASONS

@@ -8,9 +8,10 @@ from moorage_operator.fleet.session import Link
 from moorage_operator.kube.object import Key
 from moorage_operator.kube.resource import NODES
 from moorage_operator.plan.fleet_view_load import Load
+from moorage_operator.plan.loss import Losses
 from moorage_operator.plan.node import node_status
 from moorage_operator.plan.node_condition import Agent
-from moorage_operator.plan.node_contact import SILENT_AFTER_S, Contact
+from moorage_operator.plan.node_contact import SILENT_AFTER_S, Contact, connecting, silent
 from moorage_operator.plan.node_removal import Removal, RemovalStep, node_removal
 from moorage_operator.plan.task import ENDED, task_state
 from moorage_operator.reconcile import indexes
@@ -19,6 +20,8 @@ from moorage_operator.reconcile.task import release_task
 from moorage_operator.reconcile.world import World, key_of_model
 
 LOOK_AGAIN_S = 5.0
+NO_LOSSES = Losses(frozenset())
+"""Enough to say how a node is that is heard."""
 
 
 async def reconcile_node(key: Key, world: World) -> float | None:
@@ -59,12 +62,14 @@ async def _contact(node: Node, world: World) -> Contact:
 
 
 def _say(node: Node, contact: Contact, removal: RemovalStep | None, world: World) -> None:
+    if removal is None and connecting(contact) and node.status.observed_generation == node.metadata.generation:
+        return  # what was true before this process began is not denied before the first attempt has ended
     view = world.placer.view.fleet().nodes.get(node.metadata.name)
     status = node_status(
         node,
         contact,
         view.load if view is not None else Load(),
-        world.losses(),
+        world.losses() if silent(contact, now=world.now()) else NO_LOSSES,
         agent=Agent(world.fleet.archive.sha256),
         removal=removal,
         leading_since=world.leadership.since,
@@ -93,6 +98,8 @@ async def _drop_strangers(world: World) -> None:
 
 def _step_out(node: Node, contact: Contact, world: World) -> RemovalStep | None:
     """A Task that ended holds nothing on the host: it must not hold the Node either."""
+    if node.metadata.deletion_timestamp is None:
+        return None
     live = sum(task_state(task) not in ENDED for task in world.tasks.by(indexes.NODE, node.metadata.name))
     return node_removal(node, contact, tasks=live, uninstalled=node.metadata.uid in world.uninstalled)
 

@@ -83,9 +83,15 @@ def test_a_node_that_speaks_again_is_no_longer_silent() -> None:
 
 def test_after_a_restart_of_the_operator_nodes_get_a_grace_period() -> None:
     nodes = [node(status=ready())]
-    links = {"n1": link("Connecting", heard=None)}
+    links = {"n1": link("Unreachable", heard=None)}
+    assert verdict("n1", REPLACE, look(nodes, links, now=29, leading=NOON), now=at(29)).fate is Fate.STAYS
     assert verdict("n1", REPLACE, look(nodes, links, now=59, leading=NOON), now=at(59)).at == at(60)
     assert verdict("n1", REPLACE, look(nodes, links, now=60, leading=NOON), now=at(60)).fate is Fate.LOST
+
+
+def test_a_node_whose_turn_to_be_dialled_has_not_come_is_not_silent() -> None:
+    found = look([node(status=ready())], {"n1": link("Connecting", heard=None)}, now=90, leading=NOON)
+    assert verdict("n1", REPLACE, found, now=at(90)).fate is Fate.STAYS
 
 
 def swarm(count: int) -> list[Node]:
