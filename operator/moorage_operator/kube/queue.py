@@ -98,6 +98,8 @@ class WorkQueue(Generic[K]):
     async def _work(self) -> None:
         while True:
             await self._process(await self._take())
+            # A look that writes nothing awaits nothing: thousands of them at a start would keep the loop from the Lease and from all hosts.
+            await asyncio.sleep(0)
 
     async def _take(self) -> K:
         await self._permits.acquire()
