@@ -409,9 +409,13 @@ class ProtocolError(Exception):
 
 
 def encode(message: dict[str, Any], payload: bytes = b"") -> bytes:
-    body = json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+    return frame(json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode(), payload)
+
+
+def frame(body: bytes, payload: bytes = b"") -> bytes:
+    """`body` is a JSON object in UTF-8. Raises ProtocolError when either is larger than the protocol allows."""
     if len(body) > MAX_BODY or len(payload) > MAX_PAYLOAD:
-        raise ProtocolError(f"frame {message.get('type')} of {len(body)}+{len(payload)} bytes is larger than the protocol allows")
+        raise ProtocolError(f"a frame of {len(body)}+{len(payload)} bytes is larger than the protocol allows")
     return _LENGTHS.pack(len(body), len(payload)) + body + payload
 
 

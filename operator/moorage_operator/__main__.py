@@ -36,6 +36,7 @@ from moorage_operator.kube.resource import CONFIG_MAPS, IMAGES, NODES, SECRETS, 
 from moorage_operator.kube.status import StatusWriter
 from moorage_operator.metrics import Metrics
 from moorage_operator.plan.fleet_view_cache import FleetView
+from moorage_operator.plan.task_container import Containers
 from moorage_operator.reconcile import indexes, triggers
 from moorage_operator.reconcile.data import Data
 from moorage_operator.reconcile.desk import OperatorDesk
@@ -43,6 +44,7 @@ from moorage_operator.reconcile.image import reconcile_image
 from moorage_operator.reconcile.node import reconcile_node
 from moorage_operator.reconcile.placer import Placer
 from moorage_operator.reconcile.service import reconcile_service
+from moorage_operator.reconcile.ssh_keys import SshKeys
 from moorage_operator.reconcile.stack import reconcile_stack
 from moorage_operator.reconcile.swarm import swarm_identity
 from moorage_operator.reconcile.task_state import reconcile_task
@@ -112,11 +114,14 @@ class Operator:
         await self._http.stop()
 
     async def _command(self, api: KubeApi, clock: SystemClock, random: Random) -> Command:
-        caches = {resource: Cache(resource, indexes=INDEXES[resource]) for resource in INDEXES}
+        containers = Containers()
+        shares = {TASKS: containers.share}
+        caches = {resource: Cache(resource, indexes=INDEXES[resource], share=shares.get(resource)) for resource in INDEXES}
         metadata = {"Secret": Cache(SECRETS), "ConfigMap": Cache(CONFIG_MAPS)}
         queues: dict[Resource, WorkQueue[Key]] = {}
         identity = Key(self._settings.namespace, self._settings.swarm_secret)
         swarm = await swarm_identity(api, identity, new_id=lambda: str(uuid.uuid4()), new_key=lambda: secrets.token_bytes(32))
+        data = Data(api, metadata, swarm)
         world = World(
             settings=self._settings,
             clock=clock,
@@ -127,7 +132,9 @@ class Operator:
             images=Typed(caches[IMAGES], Image),
             nodes=Typed(caches[NODES], Node),
             tasks=Typed(caches[TASKS], Task),
-            data=Data(api, metadata, swarm),
+            containers=containers,
+            data=data,
+            ssh_keys=SshKeys(api, data, self._settings.namespace),
             placer=Placer(FleetView(), clock=clock),
             statuses={
                 resource: StatusWriter(api, caches[resource], clock=clock, random=random, on_conflict=partial(_again, queues, resource))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SkipValidation
 
 from .condition import Conditions
 from .meta import ObjectMeta
@@ -94,7 +94,7 @@ class TaskSpec(Model):
     stop_after: Duration | None = None
     """The host stops the Task after this time without an operator."""
 
-    container: Annotated[Mapping[str, Any], opaque()]
+    container: Annotated[Mapping[str, Any], SkipValidation, opaque()]
     """What to run, compiled from the Service for the agent."""
 
     node_name: Label | None = None

@@ -20,7 +20,6 @@ from moorage_agent.protocol import (
     NodeSpec,
     ProtocolError,
     ResolvedImage,
-    content_hash,
     from_wire,
     to_wire,
 )
@@ -58,7 +57,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a node's document shall hold."""
+    """What a node's document shall hold: values of the protocol, or their wire form."""
 
     node_name: str
     tasks: tuple[Any, ...]
@@ -310,15 +309,14 @@ class Session:
 
     async def _push_documents(self, wire: Wire) -> None:
         """The first change goes at once, the next when the last was acknowledged: bursts coalesce by themselves."""
-        sent = ""
+        sent: Wish | None = None
         while True:
             await self._dirty.wait()
             self._dirty.clear()
             wish = self._desk.wish(self.uid)
-            fingerprint = content_hash((wish.tasks, wish.images))
-            if fingerprint != sent:
+            if wish != sent:
                 await self._push(wire, wish)
-                sent = fingerprint
+                sent = wish
 
     async def _push(self, wire: Wire, wish: Wish) -> None:
         assert self._claim is not None

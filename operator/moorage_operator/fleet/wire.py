@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
-from moorage_agent.protocol import Decoder, NodeSpec, ProtocolError, encode, to_wire
+import orjson
+from moorage_agent.protocol import Decoder, NodeSpec, ProtocolError, frame, to_wire
 
 from moorage_operator.errors import AgentError, HostUnsuitable, MoorageError, NodeUnavailable, Unreachable
 from moorage_operator.fleet import loader
@@ -91,7 +92,7 @@ class Wire:
             self._early = self._decoder.feed(data)
 
     async def send(self, message: dict[str, Any], payload: bytes = b"") -> None:
-        await self._channel.write(encode(message, payload))
+        await self._channel.write(frame(orjson.dumps(message), payload))
 
     async def deliver(self, spec: NodeSpec) -> None:
         await self._exchange(f"document/{spec.revision}", {"type": "document", "spec": to_wire(spec)}, ANSWER_WITHIN_S)

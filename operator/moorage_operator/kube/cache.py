@@ -42,10 +42,15 @@ class Sign(NamedTuple):
 
 
 class Cache:
-    """`indexes` map a name to a function that gives the values an object is found under."""
+    """`indexes` map a name to a function that gives the values an object is found under. `share` may replace parts of an object that is
+    taken by equal ones of others, to keep them in memory once.
+    """
 
-    def __init__(self, resource: Resource, *, indexes: Mapping[str, Index] | None = None) -> None:
+    def __init__(
+        self, resource: Resource, *, indexes: Mapping[str, Index] | None = None, share: Callable[[Obj], object] | None = None
+    ) -> None:
         self.resource = resource
+        self._share = share
         self._objects: dict[Key, Obj] = {}
         self._by_uid: dict[str, Key] = {}
         self._dead: dict[str, int] = {}
@@ -145,6 +150,8 @@ class Cache:
             if uid_of(old) != uid_of(new):
                 self._by_uid.pop(uid_of(old), None)
                 self._bury(uid_of(old), FOR_GOOD)
+        if self._share is not None:
+            self._share(new)
         self._objects[key] = new
         self._by_uid[uid_of(new)] = key
         for name, function in self._index_functions.items():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from moorage_agent.protocol import Container, ImageSource, ImageSpec, NodeSpec, TaskSpec, from_wire
+from moorage_agent.protocol import Container, ImageSource, ImageSpec, NodeSpec, TaskSpec
 
 from ..api import Task, seconds
+from .task_container import compiled
 
 ImageKey = tuple[str, str]
+Sources = Mapping[ImageKey, ImageSource]
 
 
 def node_document(
@@ -20,13 +22,16 @@ def node_document(
     )
 
 
-def node_tasks(node_name: str, tasks: Iterable[Task], sources: Mapping[ImageKey, ImageSource]) -> tuple[TaskSpec, ...]:
+def node_tasks(
+    node_name: str, tasks: Iterable[Task], sources: Sources, spec_of: Callable[[Task, Sources], TaskSpec] | None = None
+) -> tuple[TaskSpec, ...]:
     """The tasks of a node's document, in an order of their own. `sources` are by namespace and name of the Image.
 
     A Task being deleted or orphaned is left out: that stops and removes its container. One that ended stays in, so that its logs stay too.
     """
     wanted = [task for task in tasks if _belongs(task, node_name)]
-    return tuple(task_spec(task, sources) for task in sorted(wanted, key=lambda task: (task.metadata.namespace, task.metadata.name)))
+    spec_of = spec_of or task_spec
+    return tuple(spec_of(task, sources) for task in sorted(wanted, key=lambda task: (task.metadata.namespace, task.metadata.name)))
 
 
 def node_images(images: Iterable[ImageSpec]) -> tuple[ImageSpec, ...]:
@@ -34,8 +39,8 @@ def node_images(images: Iterable[ImageSpec]) -> tuple[ImageSpec, ...]:
     return tuple({image.digest: image for image in sorted(images, key=lambda image: (image.digest, repr(image.source)))}.values())
 
 
-def task_spec(task: Task, sources: Mapping[ImageKey, ImageSource]) -> TaskSpec:
-    """Raises ProtocolError when the container is not what the operator compiles."""
+def task_spec(task: Task, sources: Sources, container: Container | None = None) -> TaskSpec:
+    """`container` is the Task's, if it is known already. Raises ProtocolError when it is not what the operator compiles."""
     meta, spec = task.metadata, task.spec
     assert spec.image is not None
     name, digest = spec.image.name or "", spec.image.digest or ""
@@ -46,7 +51,7 @@ def task_spec(task: Task, sources: Mapping[ImageKey, ImageSource]) -> TaskSpec:
         service=spec.service,
         slot=spec.slot,
         version=spec.version,
-        container=from_wire(Container, dict(spec.container)),
+        container=container or compiled(spec.container),
         image=ImageSpec(digest, sources.get((meta.namespace, name)) or _gone(name)),
         desired_state=spec.desired_state,
         stack=spec.stack,

@@ -26,23 +26,29 @@ class FleetView:
         self._on_node: dict[str, set[str]] = defaultdict(set)
         self._assumed: dict[TaskKey, str] = {}
         self._reserved: dict[str, dict[TaskKey, Holding]] = defaultdict(dict)
-        self._views: dict[str, NodeView] = {}
+        self._fleet = Fleet({})
         self._changed: set[str] = set()
 
     def fleet(self) -> Fleet:
         """The swarm as of now. A snapshot: later events do not change it."""
-        for name in self._changed:
-            self._views.pop(name, None)
-            if name in self._facts:
-                self._views[name] = self._view(name)
-        self._changed.clear()
-        return Fleet(dict(self._views))
+        if self._changed:
+            views = dict(self._fleet.nodes)
+            for name in self._changed:
+                views.pop(name, None)
+                if name in self._facts:
+                    views[name] = self._view(name)
+            self._changed.clear()
+            self._fleet = Fleet(views)
+        return self._fleet
 
-    def put_node(self, node: Node) -> None:
+    def put_node(self, node: Node) -> bool:
+        """Whether anything changed that placement asks for."""
         facts = node_facts(node)
-        if self._facts.get(facts.name) != facts:
-            self._facts[facts.name] = facts
-            self._changed.add(facts.name)
+        if self._facts.get(facts.name) == facts:
+            return False
+        self._facts[facts.name] = facts
+        self._changed.add(facts.name)
+        return True
 
     def drop_node(self, name: str) -> None:
         if self._facts.pop(name, None) is not None:

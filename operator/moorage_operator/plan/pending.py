@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from moorage_agent.protocol import Container, from_wire
-
 from ..api import Image, Service, Task
 from .placement_demand import demand_of, own_volumes
 from .placement_needs import Home, ServiceKey, TaskNeeds
 from .slot_task import HOME_ANNOTATION
+from .task_container import compiled
 
 
 def pending_needs(service: Service, task: Task, image: Image | None) -> TaskNeeds:
-    container = from_wire(Container, dict(task.spec.container))
+    container = compiled(task.spec.container)
     platform = image.status.platform if image is not None else None
     home = task.metadata.annotations.get(HOME_ANNOTATION)
     alone = service.spec.mode == "Replicated" and service.spec.replicas == 1

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
+from typing import Final
 
 from .filters import Refusal, refused_by_facts, refused_by_load
 from .fleet_view import Fleet
@@ -20,6 +21,8 @@ from .placement_spread import Spread
 
 Facts = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
+FEW: Final = 16
+
 
 class Batch:
     """Tasks of one Demand are best taken one after another: the ranking of the nodes for it is kept until another Demand comes."""
@@ -29,6 +32,8 @@ class Batch:
         self._sites = {name: Site(fleet.nodes[name]) for name in sorted(fleet.nodes)}
         self._facts: dict[Facts, dict[str, Refusal | None]] = {}
         self._pools: dict[tuple[Facts, tuple[str, ...]], Pool] = {}
+        self._known: dict[ServiceKey, set[str]] = {}
+        self._all_known = False
         self._ranked: Demand | None = None
         self._ranking: Spread | None = None
         self._full: Unplaceable | None = None  # what the ranked Demand is told once no node is left: none frees up while a batch is placed
@@ -73,7 +78,7 @@ class Batch:
         service = task.demand.service
         before = site.load.services.get(service, 0)
         site.put(task)
-        self._known[service].add(site.node.name)
+        self._known_to(service).add(site.node.name)
         if self._ranking is not None and self._ranked == task.demand and site.load.services[service] > before:
             self._ranking.placed(site)
         for volume in task.volumes:
@@ -83,7 +88,7 @@ class Batch:
         if self._ranking is None or self._ranked != demand:
             if self._ranking is not None:
                 self._ranking.end()
-            known = (self._sites[name] for name in sorted(self._known[demand.service]))
+            known = (self._sites[name] for name in sorted(self._known_to(demand.service)))
             self._ranked, self._ranking = demand, Spread(demand, self._pool(demand), known, now=self._now)
             self._full = None
         return self._ranking
@@ -95,9 +100,16 @@ class Batch:
             self._pools[kind] = Pool((site for name, site in self._sites.items() if refusals[name] is None), demand.preferences)
         return self._pools[kind]
 
-    @cached_property
-    def _known(self) -> dict[ServiceKey, set[str]]:
-        """The nodes where a Service has tasks or failures."""
+    def _known_to(self, service: ServiceKey) -> set[str]:
+        """The nodes where a Service has tasks or failures. For few Services they are looked for, for many an index of all is made."""
+        if service not in self._known and not self._all_known:
+            if len(self._known) < FEW:
+                self._known[service] = {name for name, site in self._sites.items() if _is_known(service, site)}
+            else:
+                self._known, self._all_known = self._index() | self._known, True
+        return self._known.setdefault(service, set())
+
+    def _index(self) -> dict[ServiceKey, set[str]]:
         known = defaultdict[ServiceKey, set[str]](set)
         for name, site in self._sites.items():
             for service in site.load.services:
@@ -156,6 +168,10 @@ class Batch:
 
     def _within(self, bound: Bound | None) -> Iterable[tuple[str, Site]]:
         return self._sites.items() if bound is None else [(name, self._sites[name]) for name in sorted(bound.nodes)]
+
+
+def _is_known(service: ServiceKey, site: Site) -> bool:
+    return service in site.load.services or any(version.service == service for version in site.node.failures)
 
 
 def _facts(demand: Demand) -> Facts:

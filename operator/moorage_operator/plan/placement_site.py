@@ -13,7 +13,7 @@ class Site:
     def __init__(self, node: NodeView) -> None:
         self.node = node
         self.load = node.load
-        self._holdings = dict(node.holdings)
+        self._holdings = node.holdings
         self._shared = True
 
     def making_way_for(self, task: TaskNeeds) -> Load | None:
@@ -30,7 +30,9 @@ class Site:
 
     def put(self, task: TaskNeeds) -> None:
         holding = holding_of(task)
-        self._holdings[holding.uid] = holding
+        own = self._holdings if isinstance(self._holdings, dict) and not self._shared else dict(self._holdings)
+        own[holding.uid] = holding
+        self._holdings = own
         if holding.replaces in self._holdings:
             self.load = load_of(self._holdings)
         else:

@@ -30,6 +30,11 @@ class Data:
         self._swarm = swarm
         self._hashes: dict[DataObject, tuple[str, Mapping[str, str]]] = {}
 
+    def version(self, of: DataObject) -> str | None:
+        """The object's resourceVersion; None while it is not known."""
+        known = self._metadata[of.kind].get(Key(of.namespace, of.name))
+        return None if known is None else known["metadata"].get("resourceVersion") or None
+
     async def versions(self, objects: Iterable[DataObject]) -> DataVersions:
         """The hash of every entry of these objects; those that do not exist are not in the answer."""
         wanted = sorted(objects)

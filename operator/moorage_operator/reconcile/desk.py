@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from moorage_agent.protocol import ImageSource, ImageSpec, NodeReport, NodeSpec
+from moorage_agent.protocol import ImageSource, ImageSpec, NodeReport, NodeSpec, TaskSpec
 
-from moorage_operator.api import Image, Node
+from moorage_operator.api import Node, is_true
 from moorage_operator.errors import InvalidSpec, Unreachable
 from moorage_operator.fleet.session import Claim, Link, Wish
-from moorage_operator.kube.object import Key
+from moorage_operator.kube.object import Key, deleting, key_of
 from moorage_operator.kube.resource import IMAGES, NODES, SERVICES, TASKS
 from moorage_operator.plan.container_data import CONFIG_MAP, SECRET, DataObject
-from moorage_operator.plan.document import is_wished, node_images, node_tasks, value_keys
+from moorage_operator.plan.document import is_wished, node_images, value_keys
 from moorage_operator.plan.image import wanted_by
 from moorage_operator.plan.image_source import image_source
 from moorage_operator.reconcile import indexes
+from moorage_operator.reconcile.documented import Documented
 from moorage_operator.reconcile.pull_secret import registry_credentials
 from moorage_operator.reconcile.world import World
 
@@ -26,16 +27,20 @@ class OperatorDesk:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._documented = Documented(world.containers, world.tasks, world.images)
         self._wishes: dict[str, Wish] = {}
+        self._specs: dict[str, tuple[TaskSpec, ...]] = {}
+        self._stood: dict[str, tuple[bool, str]] = {}
 
     def wish(self, uid: str) -> Wish:
         node = self._world.nodes.by_uid(uid)
         if node is None:
             return self._wishes.get(uid) or Wish("", (), ())
-        sources = _Sources(self._world)
-        tasks = node_tasks(node.metadata.name, self._world.tasks.by(indexes.NODE, node.metadata.name), sources)
-        self._world.reports.tell(task.uid for task in tasks)
-        wish = self._wishes[uid] = Wish(node.metadata.name, tasks, node_images(self._prefetched(node)))
+        name = node.metadata.name
+        entries = self._documented.of(name, self._world.tasks.by(indexes.NODE, name))
+        specs = self._specs[uid] = tuple(entry.spec for entry in entries)
+        self._world.reports.tell(task.uid for task in specs)
+        wish = self._wishes[uid] = Wish(name, tuple(entry.wire for entry in entries), node_images(self._prefetched(node)))
         return wish
 
     def claim(self, uid: str, bound: dict[str, Any] | None) -> Claim:
@@ -76,13 +81,25 @@ class OperatorDesk:
         self._world.nodes.raw.put(pinned)
         self._world.events.record(pinned, "HostKeysPinned", f"trusted on first use: {', '.join(host_keys)}")
 
-    def on_link(self, uid: str, link: Link) -> None:  # noqa: ARG002 (read from the session when the Node is looked at)
-        node = self._world.nodes.by_uid(uid)
+    def on_link(self, uid: str, link: Link) -> None:
+        world, node = self._world, self._world.nodes.by_uid(uid)
+        world.forget_losses()
         if node is None:
             return
-        self._world.enqueue(NODES, Key("", node.metadata.name), 0.0)
-        for key in {Key(task.metadata.namespace, task.spec.service) for task in self._world.tasks.by(indexes.NODE, node.metadata.name)}:
-            self._world.enqueue(SERVICES, key, 0.0)
+        world.enqueue(NODES, Key("", node.metadata.name), 0.0)
+        if self._is_news(node, link):
+            for task in world.tasks.raw.by(indexes.NODE, node.metadata.name):
+                world.enqueue(SERVICES, Key(key_of(task).namespace, task["spec"].get("service", "")), 0.0)
+                if deleting(task):
+                    world.enqueue(TASKS, key_of(task), 0.0)
+
+    def _is_news(self, node: Node, link: Link) -> bool:
+        """Whether tasks there may be seen in another light. The hundredth failed attempt changes nothing, nor does contact with a node that
+        was Ready all the time; when silence becomes a loss, or a node turns Ready again, its status says so.
+        """
+        stands, uid = (link.connected, link.reason), node.metadata.uid
+        before, self._stood[uid] = self._stood.get(uid), stands
+        return stands != before and not (before is None and link.connected and is_true(node.status.conditions, "Ready"))
 
     def on_report(self, uid: str, report: NodeReport) -> None:
         world, node = self._world, self._world.nodes.by_uid(uid)
@@ -121,25 +138,9 @@ class OperatorDesk:
         wish = self._wishes.get(uid)
         documented = frozenset[str]()
         if wish is not None:
-            documented = value_keys(NodeSpec("", uid, 0, 0, tasks=wish.tasks, images=wish.images))
+            documented = value_keys(NodeSpec("", uid, 0, 0, tasks=self._specs[uid], images=wish.images))
         lent = self._world.lent_keys.get(uid, ())
         return documented | {key for source in lent for key in _keys(source)}
-
-
-class _Sources(dict[tuple[str, str], ImageSource]):
-    """The source of each Image, worked out when a task needs it."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__()
-        self._world = world
-
-    def get(self, key: tuple[str, str], default: Any = None) -> Any:
-        if key not in self:
-            image: Image | None = self._world.images.get(Key(*key))
-            if image is None:
-                return default
-            self[key] = image_source(image)
-        return self[key]
 
 
 def _keys(source: ImageSource) -> list[str]:

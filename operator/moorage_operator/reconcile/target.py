@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-
 from moorage_operator.api import Node
-from moorage_operator.errors import InvalidSpec, NotFound
+from moorage_operator.errors import InvalidSpec
 from moorage_operator.fleet.target import Credentials, Target
 from moorage_operator.kube.object import Key
-from moorage_operator.kube.resource import SECRETS
 from moorage_operator.reconcile.world import World
 
-PRIVATE_KEY = "ssh-privatekey"
-CERTIFICATE = "ssh-certificate"
 _DEEPEST = 4
 
 
 async def target_of(node: Node, world: World, *, depth: int = 0) -> Target:
     """Raises InvalidSpec naming what is missing: the Secret, its key, the Node to jump through."""
     ssh = node.spec.ssh
-    credentials = await _credentials(ssh.key_secret_ref.name, world)
+    credentials = await world.ssh_keys.of(ssh.key_secret_ref.name)
     return Target(
         host=ssh.host,
         port=ssh.port,
@@ -45,22 +40,3 @@ async def _jump(node: Node, credentials: Credentials, world: World, depth: int) 
     if depth >= _DEEPEST:
         raise InvalidSpec("spec.ssh.jump leads through more than four Nodes, or in a circle", reason="JumpTooDeep")
     return await target_of(through, world, depth=depth + 1)
-
-
-async def _credentials(secret: str, world: World) -> Credentials:
-    """Read at each look: a rotated key is used for the next connection, the one that stands is kept."""
-    key = Key(world.settings.namespace, secret)
-    try:
-        found = await world.api.get(SECRETS, key)
-    except NotFound as error:
-        raise InvalidSpec(
-            f"Secret {secret} of spec.ssh.keySecretRef does not exist in namespace {key.namespace}: create it with the private key "
-            f"under {PRIVATE_KEY} (kubectl create secret generic {secret} -n {key.namespace} --type=kubernetes.io/ssh-auth "
-            f"--from-file={PRIVATE_KEY}=KEYFILE)",
-            reason="SecretMissing",
-        ) from error
-    data = found.get("data") or {}
-    if PRIVATE_KEY not in data:
-        raise InvalidSpec(f"Secret {secret} in namespace {key.namespace} has no key {PRIVATE_KEY}", reason="SecretMissing")
-    certificate = data.get(CERTIFICATE)
-    return Credentials(base64.b64decode(data[PRIVATE_KEY]), base64.b64decode(certificate) if certificate else None)

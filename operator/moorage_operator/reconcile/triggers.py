@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from moorage_operator.api import Node
 from moorage_operator.kube.cache import Change
 from moorage_operator.kube.object import Key, Obj, deleting, key_of, uid_of
 from moorage_operator.kube.resource import IMAGES, NODES, SERVICES, STACKS, TASKS
-from moorage_operator.plan.fleet_view_node import node_facts
+from moorage_operator.plan.placement_needs import ServiceKey
 from moorage_operator.reconcile import indexes
 from moorage_operator.reconcile.world import World
 
 SUMMARY_S = 1.0
 """Sums over many objects (a Node's tasks, an Image's nodes) may lag: their writes then count one burst, not each task of it."""
+
+
+ROOM_S = 0.2
+"""Nodes often come, go and change together: what looks at all of them looks once for many of these."""
 
 
 def connect(world: World) -> None:
@@ -67,15 +70,13 @@ class _Triggers:
         """Services look again only where something they place by has changed: a Node's other news are frequent."""
         world, name = self._world, change.key.name
         world.enqueue(NODES, change.key, 0.0)
-        old = None if change.old is None else Node.parse(change.old)
+        world.forget_losses()
         new = None if change.new is None else world.nodes.of(change.new)
         if new is None:
             world.placer.view.drop_node(name)
-        else:
-            world.placer.view.put_node(new)
-        if new is not None:
+            self._fleet_changed(name)
+        elif world.placer.view.put_node(new):
             world.fleet.push(new.metadata.uid)
-        if old is None or new is None or node_facts(old) != node_facts(new):
             self._fleet_changed(name)
 
     def task(self, change: Change) -> None:
@@ -86,6 +87,9 @@ class _Triggers:
         elif change.old is not None:
             world.placer.view.drop_task(uid_of(change.old))
             world.reports.forget(uid_of(change.old))
+            service = ServiceKey(change.key.namespace, change.old["spec"].get("service", ""))
+            if not world.tasks.raw.count(indexes.SERVICE, "/".join(service)):
+                world.containers.forget(service)
         for obj in _both(change):
             world.enqueue(SERVICES, Key(change.key.namespace, obj["spec"].get("service", "")), 0.0)
         if change.new is not None and (deleting(change.new) or world.reports.latest(uid_of(change.new)) is not None):
@@ -112,7 +116,7 @@ class _Triggers:
         world = self._world
         self._look_again()
         for service in world.services.raw.by(indexes.MODE, "Global"):
-            world.enqueue(SERVICES, key_of(service), 0.0)
+            world.enqueue(SERVICES, key_of(service), ROOM_S)
         for task in world.tasks.raw.by(indexes.NODE, node):
             world.enqueue(SERVICES, Key(key_of(task).namespace, task["spec"].get("service", "")), 0.0)
         for image in world.images.raw.by(indexes.UNRESOLVED, ""):
@@ -121,7 +125,7 @@ class _Triggers:
     def _look_again(self) -> None:
         """Room may have become free for tasks that found no node."""
         for key in self._world.unplaced:
-            self._world.enqueue(SERVICES, key, 0.0)
+            self._world.enqueue(SERVICES, key, ROOM_S)
 
     def _push(self, task: Obj) -> None:
         if name := task["spec"].get("nodeName"):

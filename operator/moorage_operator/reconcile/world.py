@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from moorage_agent.protocol import ImageSource
@@ -21,15 +21,18 @@ from moorage_operator.kube.object import Key, Obj
 from moorage_operator.kube.resource import Resource
 from moorage_operator.kube.status import StatusWriter
 from moorage_operator.plan.loss import Losses, losses
+from moorage_operator.plan.task_container import Containers
 from moorage_operator.reconcile.data import Data
 from moorage_operator.reconcile.image_news import ImageNews
 from moorage_operator.reconcile.placer import Placer
 from moorage_operator.reconcile.reports import Reports
+from moorage_operator.reconcile.ssh_keys import SshKeys
 from moorage_operator.reconcile.swarm import Swarm
 from moorage_operator.reconcile.typed import Typed
 from moorage_operator.settings import Settings
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
+LOSSES_HOLD = timedelta(seconds=0.2)
 
 
 async def _nobody_leads(_: int) -> None:
@@ -55,7 +58,9 @@ class World:
     images: Typed[Image]
     nodes: Typed[Node]
     tasks: Typed[Task]
+    containers: Containers
     data: Data
+    ssh_keys: SshKeys
     placer: Placer
     statuses: Mapping[Resource, StatusWriter]
     events: EventRecorder
@@ -74,6 +79,8 @@ class World:
     """Services with tasks that found no node: they look again when the fleet changes."""
 
     _fleet: Fleet | None = None
+    _losses: Losses | None = None
+    _losses_at: datetime = _NEVER
 
     @property
     def fleet(self) -> Fleet:
@@ -98,8 +105,15 @@ class World:
         return self.clock.now()
 
     def losses(self) -> Losses:
-        """Which nodes are lost right now, and whether nothing may be concluded from it."""
-        return losses(self.nodes, dict(self.fleet), leading_since=self.leadership.since, now=self.now())
+        """Which nodes are lost right now, and whether nothing may be concluded from it. Worked out anew when a link or Node changed."""
+        now = self.now()
+        if self._losses is None or not timedelta() <= now - self._losses_at <= LOSSES_HOLD:
+            self._losses, self._losses_at = losses(self.nodes, dict(self.fleet), leading_since=self.leadership.since, now=now), now
+        return self._losses
+
+    def forget_losses(self) -> None:
+        """A link or a Node has changed."""
+        self._losses = None
 
     def write_status(self, resource: Resource, model: AnyModel, status: Model, *, after_s: float = 0.0) -> None:
         """Wants this status on the object, within `after_s`; nothing is written that is there already."""
