@@ -43,6 +43,16 @@ def play(swarm: ChartSwarm, namespace: str) -> None:
     swarm.eventually("nothing of the Stack is left", lambda: not swarm.tasks(namespace=namespace))
 
 
+def meet_a_host(swarm: ChartSwarm) -> None:
+    """A host whose key is trusted on first use: the operator writes it into the Node, and says so in an Event in namespace default."""
+    (host,) = swarm.add_hosts(1, ssh={"hostKeys": [], "hostKeyPolicy": "TrustOnFirstUse"})
+    about = f"involvedObject.name={host.name},reason=HostKeysPinned"
+    swarm.eventually(
+        "it is said", lambda: "trusted on first use" in swarm.kubectl("get", "events", f"--field-selector={about}", "-o", "wide")
+    )
+    swarm.kubectl("delete", f"snode/{host.name}", "--timeout=60s")
+
+
 def forbidden_calls(swarm: ChartSwarm) -> dict[str, str]:
     """Calls that the API server answered with 403, as the operator counts them."""
     with urllib.request.urlopen(f"http://127.0.0.1:{swarm.operator.port}/metrics", timeout=5) as answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.chart.day import forbidden_calls, play
+from tests.e2e.chart.day import forbidden_calls, meet_a_host, play
 from tests.e2e.chart.release import ChartSwarm
 from tests.e2e.chart.rights import may, own_rights
 
@@ -68,6 +68,7 @@ FORBIDDEN = [
 def test_everything_the_operator_does_is_allowed(swarm: ChartSwarm) -> None:
     """A day in its life: a Stack with data and a bare image, scaled, changed, removed; then the Node, whose agent is uninstalled."""
     play(swarm, "shop")
+    meet_a_host(swarm)
     host = swarm.hosts[0]
     swarm.kubectl("delete", f"snode/{host.name}", "--timeout=60s")
     assert not host.path("/var/lib/moorage/agent").exists()

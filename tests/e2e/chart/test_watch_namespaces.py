@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.chart.day import forbidden_calls, play
+from tests.e2e.chart.day import forbidden_calls, meet_a_host, play
 from tests.e2e.chart.helm import Values
 from tests.e2e.chart.release import ChartSwarm
 from tests.e2e.chart.rights import may, own_rights
@@ -20,6 +20,7 @@ VALUES: Values = {"watchNamespaces": ["shop", "lab"]}
 def test_services_run_in_the_watched_namespaces(swarm: ChartSwarm) -> None:
     for namespace in ("shop", "lab"):
         play(swarm, namespace)
+    meet_a_host(swarm)
     assert forbidden_calls(swarm) == {}
 
 
