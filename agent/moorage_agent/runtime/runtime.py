@@ -98,14 +98,25 @@ class Runtime:
         return Started(pid, started_ns / 1e9)
 
     async def _ask_start(self, launch: Launch, request: StartRequest) -> dict[str, object]:
+        """Ask again if the zygote died before it took the request up."""
         binds = open_binds(launch)
         try:
-            return await self._client.ask(f"start {launch.uid}", request, binds)
+            try:
+                return await self._client.ask(f"start {launch.uid}", request, binds)
+            except ZygoteGone:
+                if self._is_begun(launch):
+                    raise
+                await self._client.ensure()
+                return await self._client.ask(f"start {launch.uid}", request, binds)
         except ZygoteGone as error:
             raise StartFailed(125, "zygote", None, f"cannot start container {launch.uid}: {error}; it is safe to try again") from error
         finally:
             for fd in binds:
                 os.close(fd)
+
+    def _is_begun(self, launch: Launch) -> bool:
+        seen = observed.observe_one(self.paths, launch.uid, self._boot_id)
+        return (seen is not None and seen.run >= launch.run) or supervisor.is_supervised(self.paths.task_run(launch.uid))
 
     async def _make_room(self, uid: str) -> None:
         """The directories of the task. A root of an earlier run, or of this one when its start was cut off, goes."""

@@ -40,8 +40,7 @@ def host() -> Iterator[Host]:
 
 async def _end(host: Host) -> None:
     runtime = host.runtime()
-    for uid in sorted(os.listdir(host.paths.tasks)):
-        await runtime.remove(uid)
+    await runtime.remove_orphans([])
     await runtime.stop_zygote()
     runtime.close()
     eventually("the zygote ends", lambda: not host.processes(), timeout_s=10)
@@ -52,8 +51,7 @@ async def runtime(host: Host) -> AsyncIterator[Runtime]:
     made = host.runtime()
     await made.ensure_zygote()
     yield made
-    for state in made.observe():
-        await made.remove(state.uid)
+    await made.remove_orphans([])
     made.close()
 
 
