@@ -56,7 +56,7 @@ class Daemon:
             world, runtime=runtime, images=images, store=self._store, paths=paths, clock=clock, features=self._features
         )
         self._loop = ApplyLoop(world, self._executor, clock=clock, pull=self._on_pull, ask=self._ask, changed=self._on_change)
-        self._puller = Puller(world, images, pull, clock=clock, changed=self._on_image, ask=self._ask)
+        self._puller = Puller(world, images, pull, clock=clock, changed=self._on_image, ask=self._ask_again)
         self._contact = Contact(world, paths, clock=clock, again=self._loop.touch)
         self.desk = OperatorDesk(
             world,
@@ -156,7 +156,8 @@ class Daemon:
         self._loop.touch(self._world.users_of(digest))
 
     def _on_value(self, key: str) -> None:
-        self._puller.value_arrived()
+        self._puller.try_again([image.digest for image in self._world.wished_images() if key in source_keys(image.source)])
+        self._want_images()
         self._loop.touch(self._world.users_of_value(key))
 
     def _on_pull(self, step: PullImage) -> None:
@@ -164,6 +165,9 @@ class Daemon:
 
     def _ask(self, keys: tuple[str, ...]) -> None:
         self.desk.ask(keys)
+
+    def _ask_again(self, keys: tuple[str, ...]) -> None:
+        self.desk.ask(keys, again=True)
 
     def _touch_all(self) -> None:
         self._loop.touch(self._world.tasks)

@@ -53,6 +53,7 @@ class OperatorDesk:
         self._unsaved: tuple[Any, str] | None = None
         self._threads = ThreadPoolExecutor(RESOLVES_IN_FLIGHT, "resolve")
         self._arrival = asyncio.Event()
+        self._told: dict[str, int] = {}  # how often the operator said something of a key in this life
 
     def held_document(self) -> tuple[NodeSpec, str] | None:
         """The document in force when the last daemon ended."""
@@ -123,6 +124,7 @@ class OperatorDesk:
         else:
             self._world.values.put(key, data)
             self._world.value_errors.pop(key, None)
+        self._told[key] = self._told.get(key, 0) + 1
         self._arrival.set()
         self._arrival = asyncio.Event()
         self._arrived(key)
@@ -184,18 +186,25 @@ class OperatorDesk:
         return self._world.values.missing(self._world.keys_in_use())
 
     async def _have(self, keys: tuple[str, ...]) -> None:
-        """Wait for values. Raises ImageError when the operator has none, or says nothing."""
+        """Wait for values, those that are here already, too: who resolves wants today's password.
+
+        Raises ImageError when the operator has none, or says nothing.
+        """
         deadline = asyncio.get_running_loop().time() + VALUES_WITHIN_S
-        self.ask(self._world.values.missing(keys), again=True)
-        while self._world.values.missing(keys):
-            told = next((self._world.value_errors[key] for key in keys if key in self._world.value_errors), None)
-            if told is not None:
-                raise ImageError("ValueMissing", told, 30.0)
-            try:
-                await asyncio.wait_for(self._arrival.wait(), max(0.0, deadline - asyncio.get_running_loop().time()))
-            except asyncio.TimeoutError:
-                missing = ", ".join(self._world.values.missing(keys))
-                raise ImageError("ValueMissing", f"the operator did not send {missing} within {VALUES_WITHIN_S:g} s", 30.0) from None
+        awaited = {key: self._told.get(key, 0) for key in keys}
+        self.ask(keys, again=True)
+        while silent := [key for key, count in awaited.items() if self._told.get(key, 0) == count]:
+            await self._next_arrival(deadline, silent)
+        told = next((self._world.value_errors[key] for key in keys if key in self._world.value_errors), None)
+        if told is not None:
+            raise ImageError("ValueMissing", told, 30.0)
+
+    async def _next_arrival(self, deadline: float, keys: list[str]) -> None:
+        try:
+            await asyncio.wait_for(self._arrival.wait(), max(0.0, deadline - asyncio.get_running_loop().time()))
+        except asyncio.TimeoutError:
+            missing = ", ".join(keys)
+            raise ImageError("ValueMissing", f"the operator did not send {missing} within {VALUES_WITHIN_S:g} s", 30.0) from None
 
     def _sync_soon(self) -> None:
         if not self._syncing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import random
@@ -22,6 +23,7 @@ log = logging.getLogger("moorage.pulls")
 
 PULLS_IN_FLIGHT = 2
 PROGRESS_EVERY_S = 1.0
+VALUES_WITHIN_S = 5.0
 
 
 class Puller:
@@ -42,12 +44,6 @@ class Puller:
         self._places = asyncio.Semaphore(PULLS_IN_FLIGHT)
         self._pulls: dict[str, tuple[asyncio.Task[None], Cancellation]] = {}
         self._said_at: dict[str, float] = {}
-        self._arrivals = asyncio.Event()
-
-    def value_arrived(self) -> None:
-        """Pulls that wait for values look again."""
-        self._arrivals.set()
-        self._arrivals = asyncio.Event()
 
     def look(self, digests: Iterable[str]) -> None:
         """Note which of these images are here already."""
@@ -71,7 +67,6 @@ class Puller:
         """Stop pulling what nobody wants any more."""
         for digest in self._pulls.keys() - set(wanted):
             self._pulls[digest][1].cancel()
-        self.value_arrived()
 
     def try_again(self, digests: Iterable[str]) -> None:
         """Something new wants these images: a failure of before is no answer to it."""
@@ -88,29 +83,16 @@ class Puller:
         pulls = list(self._pulls.values())
         for _, cancellation in pulls:
             cancellation.cancel()
-        self.value_arrived()
         await asyncio.gather(*(task for task, _ in pulls), return_exceptions=True)
 
     async def _pull(self, spec: ImageSpec, cancellation: Cancellation) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            await self._wait_for_values(spec, cancellation)
-            async with self._places:
-                self._set(spec.digest, ImageView("Pulling"))
-
-                def progress(done: int, total: int) -> None:
-                    loop.call_soon_threadsafe(self._progress, spec.digest, done, total)
-
-                image = await loop.run_in_executor(
-                    self._threads, lambda: self._fetch(spec, self._world.values.get, self._store, progress, cancellation=cancellation)
-                )
+            image = await self._from_any(spec, cancellation)
             log.info("pulled", extra={"fields": {"digest": spec.digest, "bytes": image.size}})
             self._have(image)
         except Interrupted:
             self.forget(spec.digest)
         except (AgentError, OSError) as error:
-            if isinstance(error, ImageError) and error.code == "Unauthorized" and spec.source.credentials:
-                self._world.values.drop(spec.source.credentials)  # they may have been changed since: the next try asks for them anew
             self._failed(spec.digest, error)
         except Exception as error:
             log.exception("pull failed by a bug", extra={"fields": {"digest": spec.digest}})
@@ -119,17 +101,50 @@ class Puller:
             del self._pulls[spec.digest]
             self._said_at.pop(spec.digest, None)
 
+    async def _from_any(self, spec: ImageSpec, cancellation: Cancellation) -> Image:
+        """The image from whichever source of it gives it: one whose password is wrong must not keep others from what they may have."""
+        *first, last = self._sources(spec)
+        for source in first:
+            with contextlib.suppress(ImageError):
+                return await self._from(ImageSpec(spec.digest, source), cancellation)
+        return await self._from(ImageSpec(spec.digest, last), cancellation)
+
+    def _sources(self, spec: ImageSpec) -> list[ImageSource]:
+        """The sources the document names for the digest, those whose values are here first."""
+        named = dict.fromkeys(image.source for image in self._world.wished_images() if image.digest == spec.digest)
+        return sorted(named, key=lambda source: len(self._world.values.missing(source_keys(source)))) or [spec.source]
+
+    async def _from(self, spec: ImageSpec, cancellation: Cancellation) -> Image:
+        loop = asyncio.get_running_loop()
+
+        def progress(done: int, total: int) -> None:
+            loop.call_soon_threadsafe(self._progress, spec.digest, done, total)
+
+        await self._wait_for_values(spec, cancellation)
+        async with self._places:
+            self._set(spec.digest, ImageView("Pulling"))
+            try:
+                return await loop.run_in_executor(
+                    self._threads, lambda: self._fetch(spec, self._world.values.get, self._store, progress, cancellation=cancellation)
+                )
+            except ImageError as error:
+                if error.code == "Unauthorized" and spec.source.credentials:
+                    self._world.values.drop(spec.source.credentials)  # they may have been changed since: the next try asks for them anew
+                raise
+
     async def _wait_for_values(self, spec: ImageSpec, cancellation: Cancellation) -> None:
-        missing = self._world.values.missing(source_keys(spec.source))
-        while missing:
+        """Raises ImageError when they do not come in time; they begin the next try when they do."""
+        deadline, keys = self._clock().boot + VALUES_WITHIN_S, source_keys(spec.source)
+        if self._world.values.missing(keys):
+            self._ask(self._world.values.missing(keys))
+        while missing := self._world.values.missing(keys):
             cancellation.check()
-            self._ask(missing)
             why = next((self._world.value_errors[key] for key in missing if key in self._world.value_errors), "")
-            self._set(
-                spec.digest, ImageView("Queued", "WaitingForSecrets", f"waits for {', '.join(missing)}" + (f": {why}" if why else ""))
-            )
+            text = f"waits for {', '.join(missing)}" + (f": {why}" if why else "")
+            self._set(spec.digest, ImageView("Queued", "WaitingForSecrets", text))
+            if self._clock().boot >= deadline:
+                raise ImageError("WaitingForSecrets", text, VALUES_WITHIN_S)
             await asyncio.sleep(0.2)
-            missing = self._world.values.missing(missing)
 
     def _progress(self, digest: str, done: int, total: int) -> None:
         view, now = self._world.images.get(digest), self._clock().boot

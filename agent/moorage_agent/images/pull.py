@@ -17,7 +17,7 @@ from moorage_agent.images.digest import hexadecimal
 from moorage_agent.images.platforms import Platform, host_platform, parse_platform
 from moorage_agent.images.progress import Meter, Progress, Throttle
 from moorage_agent.images.pull_process import pull_apart, resolve_apart
-from moorage_agent.images.sources import DEFAULT, Request, Settings, Values, forget_download, opened
+from moorage_agent.images.sources import DEFAULT, RESOLVING, Request, Settings, Values, forget_download, opened
 from moorage_agent.images.store import Image, ImageStore
 from moorage_agent.protocol import ImageSource, ImageSpec, ResolvedImage
 
@@ -25,7 +25,7 @@ __all__ = ["Progress", "Settings", "Values", "pull", "pull_apart", "resolve", "r
 
 
 def resolve(
-    source: ImageSource, values: Values, store: ImageStore, *, cancellation: Cancellation | None = None, settings: Settings = DEFAULT
+    source: ImageSource, values: Values, store: ImageStore, *, cancellation: Cancellation | None = None, settings: Settings = RESOLVING
 ) -> ResolvedImage:
     """What `source` means right now on this host's platform (or the source's). Raises ImageError, Interrupted."""
     store.prepare()

@@ -71,6 +71,12 @@ class Fleet:
         if session is not None:
             session.push()
 
+    def send_again(self, uid: str, concerned: Callable[[str], bool]) -> None:
+        """What these keys of values stand for changed; a later session sends it by itself."""
+        session = self._sessions.get(uid)
+        if session is not None:
+            session.send_again(concerned)
+
     def session(self, uid: str) -> Session:
         """Raises Unreachable when no session is kept for the node."""
         session = self._sessions.get(uid)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
@@ -83,6 +83,9 @@ class Desk(Protocol):
     async def value(self, uid: str, key: str) -> bytes:
         """The bytes of a value the agent lacks. Raises MoorageError with the reason."""
 
+    def changing_keys(self, uid: str) -> Iterable[str]:
+        """Keys the node's document names whose contents may change while the key stays."""
+
     async def pin(self, uid: str, host_keys: tuple[str, ...]) -> None:
         """Keep the host keys of a first contact; nothing is sent to the host before this returns."""
 
@@ -139,6 +142,11 @@ class Session:
     def push(self) -> None:
         """The wish may have changed."""
         self._dirty.set()
+
+    def send_again(self, concerned: Callable[[str], bool]) -> None:
+        """What changed under its key is sent unasked: the agent cannot know."""
+        if self._wire is not None:
+            self._send_changing(self._wire, concerned)
 
     def upgrade(self) -> None:
         """Run the operator's own agent version on the host."""
@@ -316,7 +324,14 @@ class Session:
             wish = self._desk.wish(self.uid)
             if wish != sent:
                 await self._push(wire, wish)
+                if sent is None:
+                    self._send_changing(wire, lambda _: True)
                 sent = wish
+
+    def _send_changing(self, wire: Wire, concerned: Callable[[str], bool]) -> None:
+        for key in self._desk.changing_keys(self.uid):
+            if concerned(key):
+                wire.background(self._answer(wire, key))
 
     async def _push(self, wire: Wire, wish: Wish) -> None:
         assert self._claim is not None

@@ -16,6 +16,7 @@ from moorage_operator.plan.container_data import CONFIG_MAP, SECRET, DataObject
 from moorage_operator.plan.document import is_wished, node_images, value_keys
 from moorage_operator.plan.image import wanted_by
 from moorage_operator.plan.image_source import image_source
+from moorage_operator.plan.value_key import changes_under_its_key
 from moorage_operator.reconcile import indexes
 from moorage_operator.reconcile.documented import Documented
 from moorage_operator.reconcile.pull_secret import registry_credentials
@@ -67,6 +68,9 @@ class OperatorDesk:
             case "ca":
                 return await data.entry(DataObject(CONFIG_MAP, namespace, name), rest[0], digest=None)
         raise InvalidSpec(f"values of kind {kind} are not known", reason="UnknownValue")
+
+    def changing_keys(self, uid: str) -> list[str]:
+        return sorted(key for key in self._named(uid) if changes_under_its_key(key))
 
     async def pin(self, uid: str, host_keys: tuple[str, ...]) -> None:
         """Into spec, where a person sees and changes them; if somebody pinned meanwhile, the connection is made anew under that pin."""
@@ -135,12 +139,13 @@ class OperatorDesk:
         return [ImageSpec(image.status.digest, image_source(image)) for image in wanted if image.status.digest]
 
     def _allowed(self, uid: str) -> frozenset[str]:
-        wish = self._wishes.get(uid)
-        documented = frozenset[str]()
-        if wish is not None:
-            documented = value_keys(NodeSpec("", uid, 0, 0, tasks=self._specs[uid], images=wish.images))
         lent = self._world.lent_keys.get(uid, ())
-        return documented | {key for source in lent for key in _keys(source)}
+        return self._named(uid) | {key for source in lent for key in _keys(source)}
+
+    def _named(self, uid: str) -> frozenset[str]:
+        """Keys of the values the node's document names."""
+        wish = self._wishes.get(uid)
+        return frozenset() if wish is None else value_keys(NodeSpec("", uid, 0, 0, tasks=self._specs[uid], images=wish.images))
 
 
 def _keys(source: ImageSource) -> list[str]:

@@ -35,6 +35,11 @@ class ImageNews:
             self.attempts[uid] = []
         return self.attempts[uid]
 
+    def forget_attempts(self, uid: str) -> None:
+        """What failed may succeed now."""
+        self.attempts.pop(uid, None)
+        self.asked.pop(uid, None)
+
     def forget(self, uid: str) -> None:
         for known in (self.attempts, self.asked, self.unwritten_since):
             known.pop(uid, None)

@@ -17,7 +17,7 @@ IMAGE: Final = "image"
 """Services by namespace/name of the Image their task.imageRef names."""
 
 DATA: Final = "data"
-"""Services by kind/namespace/name of each Secret and ConfigMap they read."""
+"""Services and Images by kind/namespace/name of each Secret and ConfigMap they read."""
 
 OWNER: Final = "owner"
 """Anything by the uid of its controller."""
@@ -47,6 +47,19 @@ def service_data(obj: Obj) -> Iterator[str]:
     task, namespace = obj["spec"].get("task") or {}, obj["metadata"].get("namespace", "")
     found = set(_references(task))
     return (f"{kind}/{namespace}/{name}" for kind, name in found)
+
+
+def image_data(obj: Obj) -> Iterator[str]:
+    """Credentials, certificates, and the archive itself."""
+    registry, archive = obj["spec"].get("registry") or {}, obj["spec"].get("archive") or {}
+    named = (
+        ("Secret", registry.get("pullSecretRef")),
+        ("ConfigMap", registry.get("caBundle")),
+        ("ConfigMap", archive.get("configMapRef")),
+    )
+    for kind, reference in named:
+        if reference:
+            yield f"{kind}/{obj['metadata'].get('namespace', '')}/{reference['name']}"
 
 
 def _references(task: Obj) -> Iterator[tuple[str, str]]:
@@ -124,6 +137,6 @@ def image_unresolved(obj: Obj) -> Iterator[str]:
 
 STACK_INDEXES: Final = {NAMESPACE: namespace}
 SERVICE_INDEXES: Final = {IMAGE: service_image, DATA: service_data, OWNER: owner, NAMESPACE: namespace, MODE: service_mode}
-IMAGE_INDEXES: Final = {OWNER: owner, DIGEST: image_digest, PREFETCH: image_prefetch, UNRESOLVED: image_unresolved}
+IMAGE_INDEXES: Final = {DATA: image_data, OWNER: owner, DIGEST: image_digest, PREFETCH: image_prefetch, UNRESOLVED: image_unresolved}
 NODE_INDEXES: Final = {KEY_SECRET: node_key_secret}
 TASK_INDEXES: Final = {SERVICE: task_service, NODE: task_node, TASK_IMAGE: task_image}

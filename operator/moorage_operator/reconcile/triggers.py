@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from moorage_operator.kube.cache import Change
 from moorage_operator.kube.object import Key, Obj, deleting, key_of, uid_of
 from moorage_operator.kube.resource import IMAGES, NODES, SERVICES, STACKS, TASKS
 from moorage_operator.plan.placement_needs import ServiceKey
+from moorage_operator.plan.value_key import of_object
 from moorage_operator.reconcile import indexes
 from moorage_operator.reconcile.world import World
 
@@ -33,13 +35,37 @@ def data_changed(world: World, kind: str) -> Callable[[Change], None]:
     """The listener for the metadata cache of Secrets or ConfigMaps."""
 
     def changed(change: Change) -> None:
-        for service in world.services.raw.by(indexes.DATA, f"{kind}/{change.key.namespace}/{change.key.name}"):
+        name = f"{kind}/{change.key.namespace}/{change.key.name}"
+        for service in world.services.raw.by(indexes.DATA, name):
             world.enqueue(SERVICES, key_of(service), 0.0)
+        for image in world.images.raw.by(indexes.DATA, name):
+            world.image_news.forget_attempts(uid_of(image))
+            world.enqueue(IMAGES, key_of(image), 0.0)
+        for uid in _readers(world, name):
+            world.fleet.send_again(uid, partial(of_object, kind, change.key))
         if kind == "Secret" and change.key.namespace == world.settings.namespace:
             for node in world.nodes.raw.by(indexes.KEY_SECRET, change.key.name):
                 world.enqueue(NODES, key_of(node), 0.0)
 
     return changed
+
+
+def _readers(world: World, name: str) -> set[str]:
+    """Uids of the Nodes whose documents name values of this object."""
+    services = [str(key_of(service)) for service in world.services.raw.by(indexes.DATA, name)]
+    images = [str(key_of(image)) for image in world.images.raw.by(indexes.DATA, name)]
+    tasks = [task for key in services for task in world.tasks.raw.by(indexes.SERVICE, key)]
+    tasks += [task for key in images for task in world.tasks.raw.by(indexes.TASK_IMAGE, key)]
+    names = {str(task["spec"].get("nodeName") or "") for task in tasks}
+    names |= {node for key in images for node in _holders(world, key)}
+    nodes = (world.nodes.raw.get(Key("", name)) for name in names)
+    return {uid_of(node) for node in nodes if node is not None}
+
+
+def _holders(world: World, image: str) -> Iterable[str]:
+    """Nodes that said something of an image: with prefetch they hold it without a task."""
+    found = world.images.raw.get(Key(*image.split("/", 1)))
+    return () if found is None else world.image_news.held.get(str((found.get("status") or {}).get("digest")), ())
 
 
 class _Triggers:
@@ -52,8 +78,15 @@ class _Triggers:
     def service(self, change: Change) -> None:
         world = self._world
         world.enqueue(SERVICES, change.key, 0.0)
-        for stack in _owner_names(change, "Stack"):
+        for stack in {*_owner_names(change, "Stack"), *self._stacks_hindered(change)}:
             world.enqueue(STACKS, Key(change.key.namespace, stack), 0.0)
+
+    def _stacks_hindered(self, change: Change) -> Iterator[str]:
+        """Stacks that want this name for a Service of theirs, when it is taken by another, or free again."""
+        if change.old is None or change.new is None:
+            parts = change.key.name.split("-")
+            names = ("-".join(parts[:count]) for count in range(1, len(parts)))
+            yield from (name for name in names if Key(change.key.namespace, name) in self._world.stacks.raw)
 
     def image(self, change: Change) -> None:
         world = self._world

@@ -116,6 +116,9 @@ class Desk:
             raise InvalidSpec("Secret gone is missing", reason="SecretNotFound")
         return b"value of " + key.encode()
 
+    def changing_keys(self, uid: str) -> list[str]:
+        return []
+
     async def pin(self, uid: str, host_keys: tuple[str, ...]) -> None:
         self.pinned.append(host_keys)
 
