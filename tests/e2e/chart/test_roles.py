@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.e2e.chart.release import Release
@@ -83,7 +85,7 @@ def test_even_an_administrator_makes_no_task_but_may_delete_one(plane_with_peopl
     answer = plane.request("POST", path, task)
     assert answer.status == 403, answer.body
     assert "Tasks are made by the operator: change the Service" in answer.body["message"]
-    made = plane.kubectl("create", "-f", "-", "--as=system:serviceaccount:moorage-system:moorage", input=str(task).replace("True", "true"))
+    made = plane.kubectl("create", "-f", "-", "--as=system:serviceaccount:moorage-system:moorage", input=json.dumps(task))
     assert "created" in made.stdout
 
     plane.kubectl("label", "stask/web-1-abc", "-n", "shop", "seen=yes")
@@ -97,7 +99,7 @@ def test_even_an_administrator_makes_no_task_but_may_delete_one(plane_with_peopl
 def test_a_user_with_edit_works_as_one_does(plane_with_people: ControlPlane) -> None:
     plane = plane_with_people
     manifest = service("web", "registry.example/app:1", namespace="shop")
-    plane.kubectl("create", "-f", "-", "--as=edit", input=str(manifest))
+    plane.kubectl("create", "-f", "-", "--as=edit", input=json.dumps(manifest))
     plane.kubectl("scale", "ssvc/web", "--replicas=3", "-n", "shop", "--as=edit")
     assert plane.kubectl("get", "ssvc/web", "-n", "shop", "--as=view", "-o", "jsonpath={.spec.replicas}").stdout == "3"
     plane.kubectl("delete", "ssvc/web", "-n", "shop", "--as=edit")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.chart.helm import find
+from tests.e2e.chart.helm import CHART, find
 from tests.e2e.chart.release import ChartSwarm, Release
 from tests.fleet import Bridge
 from tests.kube import ControlPlane, Registry
@@ -48,6 +48,15 @@ def test_an_empty_swarm_is_uninstalled_and_its_crds_stay(own: ChartSwarm) -> Non
     assert own.plane.get("secret", "moorage-swarm", "moorage-system") == identity
 
 
+def test_a_release_of_another_name_takes_the_crds_over_when_told_to(own: ChartSwarm) -> None:
+    own.release.helm("uninstall", "moorage", "-n", "moorage-system", "--no-hooks")
+    assert own.plane.get("snode", own.hosts[0].name), "objects stay with their kinds"
+    install = ("install", "blue", CHART, "-n", "moorage-system", "--wait=hookOnly")
+    assert "invalid ownership metadata" in own.release.helm(*install, check=False).stderr
+    own.release.helm(*install, "--take-ownership")
+    assert own.plane.get("deployment", "blue-moorage", "moorage-system")
+
+
 def test_a_swarm_in_use_is_not_uninstalled(own: ChartSwarm) -> None:
     run_something(own)
     refused = own.release.guard()
@@ -65,8 +74,10 @@ def test_a_swarm_in_use_is_not_uninstalled(own: ChartSwarm) -> None:
     own.wait_running("web", 2)
     assert [process for process in own.hosts[0].processes() if process.command == "sleep 3600"]
 
-    own.kubectl("delete", "ssvc/web")
-    own.kubectl("delete", f"snode/{own.hosts[0].name}", "--timeout=60s")
+    commands = [line.split()[1:] for line in refused.stdout.splitlines() if line.strip().startswith("kubectl ")]
+    assert len(commands) == 2
+    for command in commands:
+        own.kubectl(*command)
     again = uninstall(own)
     answer_the_hook(own, own.release.guard().returncode)
     assert again.wait(60) == 0, again.log()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def test_an_upgrade_brings_new_fields_and_keeps_every_object(plane: ControlPlane
     plane.kubectl("wait", "--for=condition=Established", "crd/swarmservices.moorage.dev", "crd/swarmstacks.moorage.dev", "--timeout=30s")
     manifest = service("web", "registry.example/app:1", restartToken="now")
     eventually("the kinds are served", lambda: plane.kubectl("get", "sstk,ssvc", check=False).returncode == 0)
-    unknown = plane.kubectl("create", "--dry-run=server", "-f", "-", input=str(manifest), check=False)
+    unknown = plane.kubectl("create", "--dry-run=server", "-f", "-", input=json.dumps(manifest), check=False)
     assert f'unknown field "spec.{FIELD}"' in unknown.stderr
     plane.apply([service("web", "registry.example/app:1"), stack("shop", service("db", "registry.example/db:1"))])
     before = versions(plane)
@@ -51,7 +52,7 @@ def test_an_upgrade_brings_new_fields_and_keeps_every_object(plane: ControlPlane
     release.upgrade({"replicaCount": 3})
     manifest["metadata"]["name"] = "another"
     create = ("create", "--dry-run=server", "-f", "-")
-    eventually("the new field is known", lambda: plane.kubectl(*create, input=str(manifest), check=False).returncode == 0)
+    eventually("the new field is known", lambda: plane.kubectl(*create, input=json.dumps(manifest), check=False).returncode == 0)
     assert versions(plane) == before
     deployment = plane.get("deployment", "moorage", "moorage-system")
     assert deployment is not None
