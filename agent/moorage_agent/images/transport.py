@@ -145,7 +145,8 @@ class Transport:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ImageError("RegistryUnreachable", f"{parts.scheme[:20]}://{parts.netloc[:80]} is no address to download from", 300)
         if parts.scheme == "http" and not self.insecure:
-            raise ImageError("RegistryUnreachable", f"{parts.netloc} would be asked without encryption; allow it with `insecure: true`")
+            remedy = "allow it with `insecure: true`, for an archive by its sha256"
+            raise ImageError("RegistryUnreachable", f"{parts.netloc} would be asked without encryption; {remedy}")
 
     def _connection(self, parts: SplitResult) -> tuple[http.client.HTTPConnection, str]:
         """A connection, not yet connected, and what to ask it for: a proxy wants the whole address of plain requests."""

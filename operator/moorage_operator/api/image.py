@@ -65,6 +65,11 @@ class ArchiveSource(Model):
     rules = (
         one_of("url", "nodePath", "configMapRef", hint="write for example url: https://files.example/app.tar"),
         rule("!has(self.sha256) || has(self.url)", "sha256 belongs to url", field=".sha256"),
+        rule(
+            "!has(self.url) || self.url.startsWith('https://') || has(self.sha256)",
+            "over http:// nobody vouches for the archive: write its sha256, or an https:// URL",
+            field=".url",
+        ),
     )
 
     url: (
@@ -74,7 +79,7 @@ class ArchiveSource(Model):
         ]
         | None
     ) = None
-    """Where hosts fetch the archive."""
+    """Where hosts fetch the archive. With http:// its sha256 is needed."""
 
     sha256: Annotated[str, text(64, rule("self.matches('^[0-9a-f]{64}$')", "write 64 hex digits, as sha256sum prints them"))] | None = None
     """Checksum of the archive at url."""
