@@ -8,8 +8,8 @@ DEV = "dev"
 
 
 def home() -> str:
-    """The directory that holds the package: what `python3 <home> serve` runs."""
-    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    """The directory that holds the package: what `python3 <home> serve` runs. Links are followed: `current` is no version's name."""
+    return os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 
 def _version(directory: str) -> str:

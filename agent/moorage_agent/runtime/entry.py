@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 OOM_SCORE = b"-999"
-PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 BOOTSTRAP = f"import sys; sys.path.insert(0, {PACKAGE!r}); from moorage_agent.runtime.entry import main; main()"
 
 
