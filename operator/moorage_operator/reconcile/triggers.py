@@ -98,6 +98,9 @@ class _Triggers:
         if _spec(change.old) != _spec(change.new):
             for task in world.tasks.raw.by(indexes.TASK_IMAGE, str(change.key)):
                 self._push(task)
+        if _prefetched(change.old) != _prefetched(change.new):
+            for uid, _ in world.fleet:
+                world.fleet.push(uid)
 
     def node(self, change: Change) -> None:
         """Services look again only where something they place by has changed: a Node's other news are frequent."""
@@ -180,6 +183,13 @@ def _both(change: Change) -> list[Obj]:
 
 def _spec(obj: Obj | None) -> object:
     return None if obj is None else obj["spec"]
+
+
+def _prefetched(obj: Obj | None) -> object:
+    """What of an Image enters the documents of nodes without a task of it."""
+    if obj is None or obj["spec"].get("prefetch") is None:
+        return None
+    return obj["spec"], (obj.get("status") or {}).get("digest")
 
 
 def _wish(obj: Obj | None) -> object:
