@@ -11,8 +11,7 @@ help:
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	@echo "preparing the Python environment in $(VENV)"
-	@rm -rf $(VENV)
-	@$(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from moorage_operator.api import Stack
-from moorage_operator.errors import AlreadyExists, Conflict, Forbidden, Invalid
+from moorage_operator.api import Service, Stack
+from moorage_operator.errors import AlreadyExists, Forbidden, Invalid
 from moorage_operator.kube.object import Key
 from moorage_operator.kube.resource import SERVICES, STACKS
 from moorage_operator.plan.stack import CreateService, DeleteService, PatchService, plan_stack
@@ -19,7 +19,7 @@ RETRY_S = 30.0
 async def reconcile_stack(key: Key, world: World) -> float | None:
     stack = world.stacks.get(key)
     if stack is None or stack.metadata.deletion_timestamp is not None:
-        await _delete_services(stack, world)
+        await _delete_services(key, stack, world)
         return None
     plan = plan_stack(stack, world.services.by(indexes.NAMESPACE, key.namespace))
     failures: dict[str, str] = {}
@@ -48,14 +48,26 @@ async def _write(step: CreateService | PatchService | DeleteService, namespace: 
         failures[step.name] = str(error)
 
 
-async def _delete_services(stack: Stack | None, world: World) -> None:
-    """A Stack on its way out takes its Services along; of one that is gone the garbage collector knows more than we do."""
-    if stack is None:
-        return
-    owned = world.services.by(indexes.OWNER, stack.metadata.uid)
-    for service in owned:
-        if service.metadata.deletion_timestamp is None:
-            try:
-                await world.api.delete(SERVICES, Key(service.metadata.namespace, service.metadata.name), uid=service.metadata.uid)
-            except Conflict:
-                continue
+async def _delete_services(key: Key, stack: Stack | None, world: World) -> None:
+    """A Stack that goes takes its Services along. The cluster's garbage collector does it too, four times slower, and not at all for half a
+    minute after the CRDs were installed.
+    """
+    await together(_delete(service, world) for service in _left_behind(key, stack, world) if service.metadata.deletion_timestamp is None)
+
+
+def _left_behind(key: Key, stack: Stack | None, world: World) -> list[Service]:
+    """By uid: a Stack of the same name made anew has nothing to do with them."""
+    if stack is not None:
+        return world.services.by(indexes.OWNER, stack.metadata.uid)
+    owned = [(service, service.metadata.controller) for service in world.services.by(indexes.NAMESPACE, key.namespace)]
+    return [
+        service
+        for service, owner in owned
+        if owner is not None and (owner.kind, owner.name) == ("Stack", key.name) and world.stacks.raw.by_uid(owner.uid) is None
+    ]
+
+
+async def _delete(service: Service, world: World) -> None:
+    key = Key(service.metadata.namespace, service.metadata.name)
+    if await world.api.delete(SERVICES, key, uid=service.metadata.uid) is None:
+        world.services.raw.remove(key, uid=service.metadata.uid)
