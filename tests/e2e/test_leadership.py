@@ -177,7 +177,7 @@ def test_after_a_restore_of_an_older_store_the_fleet_follows_one_operator(led: S
     snapshot = led.plane.snapshot()
     with no_container_cares(led):
         for _ in range(2):
-            led.operator.kill()
+            led.operator.stop()
             led.start_operator()
             led.eventually("it leads", lambda: leads(led.operator))
         led.apply(service("later", "image/app", "sleep", "200003", replicas=3, task={"stopGracePeriod": "1s"}))
