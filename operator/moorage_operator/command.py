@@ -18,6 +18,7 @@ from moorage_operator.kube.object import Key, Obj, key_of, uid_of, version_of
 from moorage_operator.kube.queue import WorkQueue
 from moorage_operator.kube.resource import Resource
 from moorage_operator.kube.supervisor import Supervisor
+from moorage_operator.memory import settle, stay_settled
 from moorage_operator.reconcile.upgrade import upgrade_agents
 from moorage_operator.reconcile.world import Leadership, World
 
@@ -67,12 +68,14 @@ class Command:
     async def start(self, lease: Lease) -> None:
         """Fill the caches, then stand for election. Returns when the caches are filled."""
         self.lease = lease
+        self.supervisor.start("memory", lambda: stay_settled(self._clock))
         for name, informer in self.informers.items():
             self.supervisor.start(f"watch-{name}", informer.run)
         self.supervisor.start("compare", self._compare)
         self.supervisor.start("events", self.world.events.run)
         await asyncio.gather(*(informer.synced.wait() for informer in self.informers.values()))
         await self._relist_all()
+        settle()
         self.synced.set()
         self.supervisor.start("lease", lease.run)
 
