@@ -78,8 +78,8 @@ class Operator:
         self._connect = connect
         self._settings = settings
         self._credentials = credentials
-        self._metrics = Metrics()
-        self._http = HttpServer(settings.http_host, settings.http_port, command=lambda: self.command, metrics=self._metrics.text)
+        self.metrics = Metrics()
+        self._http = HttpServer(settings.http_host, settings.http_port, command=lambda: self.command, metrics=self.metrics.text)
 
     async def start(self) -> Command:
         await self._http.start()
@@ -91,7 +91,7 @@ class Operator:
             may_write=lambda: not leads or leads[0].held(),
             slots=self._settings.writes_in_flight,
             rate=self._settings.writes_per_s,
-            observe=self._metrics.called,
+            observe=self.metrics.called,
         )
         command = self.command = await self._command(api, clock, random)
         lease = Lease(
@@ -104,7 +104,7 @@ class Operator:
         )
         leads.append(lease)
         command.world.raise_epoch_above = command.raise_epoch_above
-        command.supervisor.start("loop-lag", self._metrics.watch_lag)
+        command.supervisor.start("loop-lag", self.metrics.watch_lag)
         await command.start(lease)
         return command
 
@@ -153,7 +153,7 @@ class Operator:
                 clock=clock,
                 random=random,
                 workers=workers,
-                observe=partial(self._metrics.reconciled, resource.kind),
+                observe=partial(self.metrics.reconciled, resource.kind),
             )
         triggers.connect(world)
         for kind, cache in metadata.items():
@@ -173,7 +173,7 @@ class Operator:
             clock=clock,
             random=random,
         )
-        self._metrics.watch(command, governor)
+        self.metrics.watch(command, governor)
         return command
 
 

@@ -39,8 +39,8 @@ def last_frame(contact: Contact | None) -> datetime | None:
 
 
 def connecting(contact: Contact | None) -> bool:
-    """The first attempt has not ended, or waits for its turn behind a thousand others: that no word came is no silence of the host."""
-    return contact is not None and contact.reason == "Connecting" and contact.last_frame_at is None
+    """No attempt has ended yet: each waits for its turn behind a thousand others. That no word came is no silence of the host."""
+    return contact is None or (contact.reason == "Connecting" and contact.last_frame_at is None)
 
 
 def answers(contact: Contact | None) -> bool:

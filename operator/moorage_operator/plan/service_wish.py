@@ -98,6 +98,32 @@ def wish_of(service: Service, image: Image | None, data: DataVersions) -> Wish:
     )
 
 
+class Wishes:
+    """Keeps what each Service asks for until it asks for something else: of its looks nearly all are about its tasks."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[object, Wish]] = {}
+
+    def of(self, service: Service, image: Image | None, data: DataVersions) -> Wish:
+        """As wish_of."""
+        meta = service.metadata
+        asked = (meta.generation, stack_of(service), None if image is None else _read_of(image), data.objects)
+        known = self._known.get(meta.uid)
+        if known is None or known[0] != asked:
+            known = self._known[meta.uid] = (asked, wish_of(service, image, data))
+        return known[1]
+
+    def forget(self, uid: str) -> None:
+        """The Service is gone."""
+        self._known.pop(uid, None)
+
+
+def _read_of(image: Image) -> object:
+    """All that a wish reads of an Image: its other news are how many nodes have it."""
+    meta, status = image.metadata, image.status
+    return meta.uid, meta.generation, status.digest, status.reference, status.platform, find(status.conditions, "Ready")
+
+
 def stack_of(service: Service) -> str | None:
     """The Stack that owns the Service; a label alone makes nobody a member."""
     owner = service.metadata.controller

@@ -22,6 +22,9 @@ from moorage_operator.reconcile.documented import Documented
 from moorage_operator.reconcile.pull_secret import registry_credentials
 from moorage_operator.reconcile.world import World
 
+COUNT_S = 0.2
+"""Nodes tell of an image in a burst, when a Service comes or the operator does: one look counts them all."""
+
 
 class OperatorDesk:
     """A host is believed about itself and about nothing else: it gets no value that no document of its own names."""
@@ -126,10 +129,10 @@ class OperatorDesk:
         await self._world.raise_epoch_above(epoch)
 
     def _take_images(self, node: Node, report: NodeReport) -> None:
-        digests = self._world.image_news.take(node.metadata.name, report.images)
+        digests = self._world.image_news.take(node.metadata.name, report.images, full=report.full)
         for digest in digests:
             for image in self._world.images.by(indexes.DIGEST, digest):
-                self._world.enqueue(IMAGES, Key(image.metadata.namespace, image.metadata.name), 0.0)
+                self._world.enqueue(IMAGES, Key(image.metadata.namespace, image.metadata.name), COUNT_S)
 
     def _prefetched(self, node: Node) -> list[ImageSpec]:
         view = self._world.placer.view.fleet().nodes.get(node.metadata.name)

@@ -6,13 +6,16 @@ from datetime import datetime
 
 from moorage_operator.api import Image, Service, owner_reference
 from moorage_operator.errors import AgentError, AlreadyExists, MoorageError, NodeUnavailable
-from moorage_operator.kube.object import Key
+from moorage_operator.kube.object import Key, deleting, uid_of
 from moorage_operator.kube.resource import IMAGES
 from moorage_operator.plan.image import Attempt, Resolve, plan_image, wanted_by
 from moorage_operator.plan.image_source import owned_image_name
 from moorage_operator.plan.image_status import Holders, image_status, resolved_status, write_at
+from moorage_operator.plan.node_contact import connecting
 from moorage_operator.reconcile import indexes
 from moorage_operator.reconcile.world import World, key_of_model, seconds_until
+
+COUNT_AGAIN_S = 2.0
 
 
 async def reconcile_image(key: Key, world: World) -> float | None:
@@ -25,16 +28,18 @@ async def reconcile_image(key: Key, world: World) -> float | None:
     if plan.resolve is not None:
         known = await _resolve(plan.resolve, image, attempts, world)
         plan = plan_image(known, world.placer.view.fleet().nodes.values(), attempts, now=world.now())
-    status = image_status(known, plan, attempts, _holders(known, world), now=world.now())
+    holders = _holders(known, world)
+    status = image_status(known, plan, attempts, holders, now=world.now())
     pause = seconds_until(plan.again_at, world.now())
     if status is None and known is image:
         return pause
-    at = write_at(
-        image.status, status or known.status, first_seen=world.image_news.unwritten_since.setdefault(image.metadata.uid, world.now())
-    )
+    since = world.image_news.unwritten_since.setdefault(image.metadata.uid, world.now())
+    at = write_at(image.status, status or known.status, first_seen=since)
     wait = seconds_until(at, world.now()) or 0.0
     if wait > 0:
         return wait
+    if at > since and _unheard(holders, world):
+        return COUNT_AGAIN_S
     world.image_news.unwritten_since.pop(image.metadata.uid, None)
     world.write_status(IMAGES, image, status or known.status)
     return pause
@@ -59,15 +64,20 @@ def _attempt(node: str, error: MoorageError, now: datetime) -> Attempt:
     return Attempt(node, now, error.reason, str(error), getattr(error, "retry_after_s", None))
 
 
+def _unheard(holders: Holders, world: World) -> bool:
+    """Just begun, this process has not heard yet from all who have the image: to count them now would be two writes for each Image."""
+    silent = [world.nodes.raw.get(Key("", name)) for name in holders.wanted - world.image_news.heard]
+    links = [world.fleet.link(uid_of(node)) for node in silent if node is not None]
+    return any(connecting(link) or (link is not None and link.connected) for link in links)
+
+
 def _holders(image: Image, world: World) -> Holders:
     digest = image.status.digest
     if digest is None:
         return Holders()
-    users = {
-        task.spec.node_name
-        for task in world.tasks.by(indexes.TASK_IMAGE, f"{image.metadata.namespace}/{image.metadata.name}")
-        if task.spec.node_name and task.metadata.deletion_timestamp is None and task.spec.image and task.spec.image.digest == digest
-    }
+    tasks = world.tasks.raw.by(indexes.TASK_IMAGE, f"{image.metadata.namespace}/{image.metadata.name}")
+    here = [task for task in tasks if not deleting(task) and task["spec"]["image"].get("digest") == digest]
+    users = {task["spec"]["nodeName"] for task in here if task["spec"].get("nodeName")}
     wanted = wanted_by(image, world.placer.view.fleet().nodes.values()) | users
     return Holders(frozenset(wanted), world.image_news.held.get(digest))
 

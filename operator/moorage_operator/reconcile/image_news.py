@@ -20,9 +20,13 @@ class ImageNews:
     asked: dict[str, str] = field(default_factory=dict)
     held: dict[str, dict[str, ImageReport]] = field(default_factory=dict)
     unwritten_since: dict[str, datetime] = field(default_factory=dict)
+    heard: set[str] = field(default_factory=set)
+    """Nodes that told all they have since this process began."""
 
-    def take(self, node: str, reports: tuple[ImageReport, ...]) -> set[str]:
+    def take(self, node: str, reports: tuple[ImageReport, ...], *, full: bool) -> set[str]:
         """What a node said about images; returns the digests."""
+        if full:
+            self.heard.add(node)
         for report in reports:
             self.held.setdefault(report.digest, {})[node] = report
         return {report.digest for report in reports}

@@ -11,9 +11,10 @@ from moorage_operator.kube.resource import SERVICES
 from moorage_operator.plan.container_data import data_objects
 from moorage_operator.plan.pending import pending_needs
 from moorage_operator.plan.placement_outcome import Placement, Unplaceable
-from moorage_operator.plan.service import plan_service
+from moorage_operator.plan.service import plan_slots
 from moorage_operator.plan.service_plan import ServicePlan, TaskDraft
 from moorage_operator.plan.service_status import refused_status, service_status
+from moorage_operator.plan.slot_task import slot_task
 from moorage_operator.reconcile import indexes
 from moorage_operator.reconcile.image import drop_unused_images, image_of_service
 from moorage_operator.reconcile.task import create_task, let_run, orphan_task, place_task, stop_task
@@ -43,7 +44,8 @@ async def _reconcile(service: Service, world: World) -> float | None:
     # From here to the first write nothing is awaited: plan and placement see one state of the world.
     now = world.now()
     tasks = world.tasks.by(indexes.SERVICE, str(key))
-    plan = plan_service(service, tasks, world.placer.view.fleet(), world.losses(), image=image, data=data, now=now)
+    wish = world.wishes.of(service, image, data)
+    plan = plan_slots(wish, map(slot_task, tasks), world.placer.view.fleet(), world.losses(), now=now)
     unplaceable = await _carry_out(plan, service, image, world)
     _remember(key, unplaceable, world)
     latest = world.tasks.by(indexes.SERVICE, str(key))

@@ -78,6 +78,8 @@ class _Triggers:
     def service(self, change: Change) -> None:
         world = self._world
         world.enqueue(SERVICES, change.key, 0.0)
+        if change.old is not None and (change.new is None or uid_of(change.new) != uid_of(change.old)):
+            world.wishes.forget(uid_of(change.old))
         for stack in {*_owner_names(change, "Stack"), *self._stacks_hindered(change)}:
             world.enqueue(STACKS, Key(change.key.namespace, stack), 0.0)
 

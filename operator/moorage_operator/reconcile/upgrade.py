@@ -21,7 +21,13 @@ async def upgrade_agents(world: World) -> None:
     asked: dict[str, datetime] = {}
     while True:
         await world.clock.sleep(LOOK_S)
-        _next_wave(world, asked)
+        if not _all_current(world):
+            _next_wave(world, asked)
+
+
+def _all_current(world: World) -> bool:
+    current = world.fleet.archive.sha256
+    return all(link.facts is None or (link.facts.agent_version == current and not link.upgrade_failed) for _, link in world.fleet)
 
 
 def _next_wave(world: World, asked: dict[str, datetime]) -> None:

@@ -21,6 +21,7 @@ from moorage_operator.kube.object import Key, Obj
 from moorage_operator.kube.resource import Resource
 from moorage_operator.kube.status import StatusWriter
 from moorage_operator.plan.loss import Losses, losses
+from moorage_operator.plan.service_wish import Wishes
 from moorage_operator.plan.task_container import Containers
 from moorage_operator.reconcile.data import Data
 from moorage_operator.reconcile.image_news import ImageNews
@@ -69,6 +70,7 @@ class World:
 
     leadership: Leadership = field(default_factory=Leadership)
     raise_epoch_above: Callable[[int], Awaitable[object]] = _nobody_leads
+    wishes: Wishes = field(default_factory=Wishes)
     reports: Reports = field(default_factory=Reports)
     image_news: ImageNews = field(default_factory=ImageNews)
     uninstalled: set[str] = field(default_factory=set)

@@ -145,8 +145,10 @@ def test_after_a_restart_nodes_that_fell_long_ago_at_different_times_are_no_mass
 
 
 def test_a_process_that_has_just_begun_sees_no_mass_in_nodes_it_did_not_reach_yet() -> None:
-    assert not look(swarm(9), {}, now=20, leading=NOON).mass
-    assert look(swarm(9), {}, now=30, leading=NOON).mass
+    assert not look(swarm(9), {}, now=90, leading=NOON).silent
+    tried = {f"n{index}": link("Unreachable", heard=None) for index in range(9)}
+    assert not look(swarm(9), tried, now=20, leading=NOON).mass
+    assert look(swarm(9), tried, now=30, leading=NOON).mass
 
 
 # --- rules
