@@ -73,10 +73,12 @@ async def follow(command: Command, api: KubeApi, resource: Resource, version: st
             command.feed(resource, event.type, event.object)
 
 
-def standing(command: Command, began: tuple[float, float]) -> dict[str, Any]:
+def standing(operator: Operator, command: Command, began: float) -> dict[str, Any]:
     world = command.world
+    samples = next(iter(operator.metrics.reconciles.collect())).samples
     return {
-        "led_s": time.monotonic() - began[0],
+        "led_s": time.monotonic() - began,
+        "looks": {sample.labels["queue"]: sample.value for sample in samples if sample.name.endswith("_total")},
         "cpu_s": time.process_time(),
         "rss_mib": int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20,
         "sessions": sum(link.connected and not link.reason for _, link in world.fleet),
@@ -86,7 +88,7 @@ def standing(command: Command, began: tuple[float, float]) -> dict[str, Any]:
 
 
 async def run(url: str, path: str) -> None:
-    began = time.monotonic(), time.process_time()
+    began = time.monotonic()
 
     async def connect(target: Target, *, through: object = None) -> Any:
         return Connection(target, path)
@@ -101,7 +103,7 @@ async def run(url: str, path: str) -> None:
         ]
         print("started", flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
-            print(json.dumps(standing(command, began)), flush=True)
+            print(json.dumps(standing(operator, command, began)), flush=True)
         for watch in watches:
             watch.cancel()
     await operator.stop()

@@ -29,15 +29,16 @@ QUIET_S = 2.5
 
 @dataclass
 class Spent:
-    """What something cost the operator: CPU of its process, and calls to the API server."""
+    """What something cost the operator: CPU of its process, calls to the API server, and looks at objects by kind."""
 
     cpu_s: float = 0.0
     wall_s: float = 0.0
     calls: Counter[str] = field(default_factory=Counter)
+    looks: Counter[str] = field(default_factory=Counter)
 
     @property
     def writes(self) -> Counter[str]:
-        return Counter({call: count for call, count in self.calls.items() if call.split()[0] not in READS and "leases" not in call})
+        return writes(self.calls)
 
 
 class Process:
@@ -90,7 +91,7 @@ class Crowd:
             while True:
                 await asyncio.sleep(0.25)
                 stands, calls = await self.standing(), await self.calls()
-                if not stands["idle"] or stands["sessions"] < self.size.nodes or _writes(calls) != _writes(before):
+                if not stands["idle"] or stands["sessions"] < self.size.nodes or writes(calls) != writes(before):
                     quiet, before = stands, calls
                 elif stands["led_s"] - quiet["led_s"] > QUIET_S:
                     return quiet
@@ -102,7 +103,7 @@ class Crowd:
         yield spent
         ended = await self.rest()
         spent.cpu_s, spent.wall_s = ended["cpu_s"] - began["cpu_s"], ended["led_s"] - began["led_s"]
-        spent.calls = await self.calls() - calls
+        spent.calls, spent.looks = await self.calls() - calls, Counter(ended["looks"]) - Counter(began["looks"])
 
     async def flip(self, count: int) -> None:
         """The health of one task on each of so many nodes turns."""
@@ -141,5 +142,6 @@ async def _start(things: AsyncExitStack, module: str, *arguments: str) -> Proces
     return process
 
 
-def _writes(calls: Counter[str]) -> int:
-    return sum(count for call, count in calls.items() if call.split()[0] not in READS and "leases" not in call)
+def writes(calls: Counter[str]) -> Counter[str]:
+    """All but the Lease's."""
+    return Counter({call: count for call, count in calls.items() if call.split()[0] not in READS and "leases" not in call})
