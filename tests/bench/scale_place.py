@@ -64,6 +64,10 @@ def figures() -> list[dict[str, Any]]:
     return found
 
 
-if __name__ == "__main__":
+def main() -> None:
     for figure in figures():
         print(json.dumps(figure))
+
+
+if __name__ == "__main__":
+    main()
