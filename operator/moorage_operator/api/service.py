@@ -80,7 +80,7 @@ class Unreachable(Model):
     """Replace: a new task starts elsewhere. Keep: the slot waits for its node. Absent: Keep with a named volume, else Replace."""
 
     after: Positive = "30s"
-    """Time since the last sign of life of the node."""
+    """Time since the last sign of life of the node. Less than 20s counts as 20s: before that many hosts cut off look like one."""
 
 
 class OnDisconnect(Model):

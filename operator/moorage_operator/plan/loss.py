@@ -26,6 +26,10 @@ MASS_LEAST: Final = 3
 # missing frames are enough to be one of a mass.
 OVERDUE_AFTER_S: Final = 10.0
 
+# Hosts cut off together are heard for the last time up to one frame apart, and each is overdue 10 s later: before this nobody can tell one
+# host's loss from that of many, whatever unreachable.after says.
+DECIDED_AFTER: Final = timedelta(seconds=20)
+
 
 @dataclass(frozen=True, slots=True)
 class Losses:
@@ -98,7 +102,7 @@ def verdict(node: str, rule: LossRule, found: Losses, *, now: datetime) -> Verdi
         return Verdict(Fate.WAITS, f"{silence}: waits for it, {rule.why}; if it is gone for good, set spec.outOfService on Node {node}")
     if found.mass:
         return Verdict(Fate.WAITS, f"{silence}; {found.mass}")
-    at = since + rule.after
+    at = since + max(rule.after, DECIDED_AFTER)
     if now < at:
         return Verdict(Fate.WAITS, f"{silence}; replaced at {at.astimezone(UTC):%H:%M:%S} UTC if it stays so", at)
     return Verdict(Fate.LOST, f"{silence}, longer than {rule.after.total_seconds():g} s (unreachable.after)")

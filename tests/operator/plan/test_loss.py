@@ -38,6 +38,13 @@ def test_a_silent_node_is_lost_thirty_seconds_after_its_last_frame(now: float, f
     assert verdict("n1", REPLACE, found, now=at(now)).fate is fate
 
 
+def test_nothing_is_lost_before_a_mass_could_be_told_from_one_host() -> None:
+    rule = LossRule(after=timedelta(seconds=16))
+    found = look([node(status=ready())], {"n1": link("Silent")}, now=17)
+    assert verdict("n1", rule, found, now=at(17)).at == at(20)
+    assert verdict("n1", rule, found, now=at(20)).fate is Fate.LOST
+
+
 def test_while_it_waits_the_verdict_says_until_when() -> None:
     found = look([node(status=ready())], {"n1": link("Silent")}, now=20)
     one = verdict("n1", REPLACE, found, now=at(20))
