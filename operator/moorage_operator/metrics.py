@@ -63,9 +63,7 @@ class _Reader(Collector):
         yield _one("moorage_leader", "Whether this process leads", float(command.lease is not None and command.lease.held()))
         yield _one("moorage_epoch", "The epoch of this process", world.leadership.epoch)
         yield _one("moorage_ssh_handshakes", "SSH handshakes begun since the start", self._governor.handshakes)
-        yield _family(
-            "moorage_node_sessions", "Sessions by state", ("state",), Tally(link.reason or "Connected" for link in links)
-        )
+        yield _family("moorage_node_sessions", "Sessions by state", ("state",), Tally(link.reason or "Connected" for link in links))
         versions = Tally(link.facts.agent_version[:12] for link in links if link.connected and link.facts)
         yield _family("moorage_agents", "Connected agents by version", ("version",), versions)
         states = Tally(str((obj.get("status") or {}).get("state") or "New") for obj in world.tasks.raw.values())

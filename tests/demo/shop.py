@@ -12,7 +12,6 @@ NAME = "registry.example"
 
 WEB = """#!/bin/sh
 # web --config FILE: serves one page, and /healthz.
-. /etc/greeting 2>/dev/null
 greeting=$(sed -n 's/^greeting = //p' "$2")
 mkdir -p /www && echo "$greeting from $INSTANCE" > /www/index.html && echo ok > /www/healthz
 echo "web: $greeting, listening on 8080"
@@ -32,7 +31,7 @@ while true; do cat /proc/loadavg; sleep 10 & wait $!; done
 
 
 def shop_registry(address: str, folder: Path) -> tuple[Registry, dict[str, str]]:
-    """The registry, and the files by which a host finds and trusts it: path there → path here."""
+    """The registry, and the files by which a host finds and trusts it: path here → path there."""
     authority = Authority(folder, "registry-ca")
     registry = Registry(address=address, port=443, tls=authority.issue(NAME, names=(NAME, address))).start()
     for name, text in (("web:1.4", WEB), ("worker:1.4", WORKER), ("metrics:0.9", METRICS)):
@@ -41,4 +40,4 @@ def shop_registry(address: str, folder: Path) -> tuple[Registry, dict[str, str]]
         push(registry, f"shop/{name}", busybox(layer, config={"Entrypoint": [script]}))
     hosts = folder / "hosts"
     hosts.write_text(f"127.0.0.1 localhost\n{address} {NAME}\n")
-    return registry, {"/etc/hosts": str(hosts), "/etc/ssl/certs/ca-certificates.crt": str(authority.certificate)}
+    return registry, {str(hosts): "/etc/hosts", str(authority.certificate): "/etc/ssl/certs/ca-certificates.crt"}
