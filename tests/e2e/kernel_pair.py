@@ -15,6 +15,8 @@ from tests.swarm.manifests import Manifest
 
 PATIENCE_S = 120.0
 WEB = "sleep 400001"
+QUICK = {"stopGracePeriod": "2s"}
+"""`sleep` as process 1 ignores SIGTERM."""
 STATE = """
 import glob, json, os
 tasks = {}
@@ -87,7 +89,7 @@ def pair_on(bridge: Bridge, swarm: Swarm) -> Iterator[Pair]:
         for host in hosts:
             host.wait_for_sshd(PATIENCE_S)
             swarm.apply(node(host))
-        swarm.apply(service("web", "image/app", *WEB.split(), mode="Global"))
+        swarm.apply(service("web", "image/app", *WEB.split(), mode="Global", task=QUICK))
         yield Pair(swarm, one, two)
     finally:
         for host in hosts:
@@ -96,7 +98,8 @@ def pair_on(bridge: Bridge, swarm: Swarm) -> Iterator[Pair]:
 
 def at(host: KernelHost, name: str, *command: str, image: str = "image/app", **fields: Any) -> Manifest:
     """A Service of that host's alone."""
-    return service(name, image, *command, placement={"constraints": [f"node.name == {host.name}"]}, **fields)
+    task = {**QUICK, **fields.pop("task", {})}
+    return service(name, image, *command, placement={"constraints": [f"node.name == {host.name}"]}, task=task, **fields)
 
 
 def containers(host: KernelHost, command: str) -> frozenset[str]:
