@@ -89,7 +89,8 @@ class Daemon:
     async def run(self) -> None:
         """Apply, listen to exits and keep house until retired or uninstalled. Raises what made a part fail: start a daemon anew."""
         self._touch_all()
-        parts = [asyncio.create_task(part) for part in (self._loop.run(), self._hear_exits(), self._keep_house())]
+        kept = self._runtime.keep_supervised(look_every_s=HOUSEKEEPING_S)
+        parts = [asyncio.create_task(part) for part in (self._loop.run(), self._hear_exits(), self._keep_house(), kept)]
         ended = asyncio.create_task(self._ended.wait())
         try:
             await asyncio.wait([*parts, ended], return_when=asyncio.FIRST_COMPLETED)

@@ -26,7 +26,7 @@ def task_report(view: TaskView, now: Moment) -> TaskReport:
         last_exits=record.exits[-REPORTED_EXITS:],
         started_at=seen.started_at if seen and view.alive else None,
         pid=seen.pid if seen and view.alive else None,
-        healthy=view.healthy if view.alive else None,
+        healthy=(view.healthy if not _ending(view) else False) if view.alive else None,
         stopping=not view.wanted or _stopped_for(view) == REPLACED,
     )
 
@@ -48,7 +48,14 @@ def _state(view: TaskView, now: Moment) -> tuple[str, str, str]:
     return _before_first_run(view, now)
 
 
+def _ending(view: TaskView) -> bool:
+    """The container is no more, and whoever saw its end has not said so yet."""
+    return view.alive and view.seen is not None and view.seen.pid is None
+
+
 def _alive(view: TaskView) -> tuple[str, str, str]:
+    if _ending(view):
+        return "Running" if view.record.began else "Starting", "Ended", "the container ended; its exit code is being looked for"
     stopped, state = _stopped_for(view), _reached(view)
     if stopped == UNHEALTHY or (view.healthy is False and stopped is None):
         return state, UNHEALTHY, "the health check failed; the container is being stopped"

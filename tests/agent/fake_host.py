@@ -178,6 +178,9 @@ class FakeRuntime:
     def features(self) -> tuple[Feature, ...]:
         return ()
 
+    async def keep_supervised(self, *, look_every_s: float) -> None:
+        await asyncio.Event().wait()
+
     async def stop_zygote(self) -> None:
         assert not self.containers
 

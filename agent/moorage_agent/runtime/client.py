@@ -76,6 +76,26 @@ class ZygoteClient:
         finally:
             os.close(memory)
 
+    async def adopt(self) -> None:
+        """Have it look for containers without a supervisor. Raises ZygoteGone, ConnectionRefusedError."""
+        await self._exchange("adopt", [])
+
+    async def ended(self) -> None:
+        """Returns when the zygote last heard of has ended."""
+        if self._facts is None:
+            return
+        try:
+            pidfd = os.pidfd_open(self._facts.pid)
+        except ProcessLookupError:
+            return
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(pidfd, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+
     async def retire(self) -> None:
         """It serves nobody any more and ends with its last container. Without a zygote nothing happens."""
         self._facts = None

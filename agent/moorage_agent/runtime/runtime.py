@@ -30,6 +30,7 @@ __all__ = ["ContainerState", "ExecResult", "Runtime", "Started", "Stuck"]
 
 STUCK_AFTER_S = 10.0
 EXEC_OUTPUT = 4096
+PAUSE_S = 0.2  # before a zygote that died is started anew
 
 
 class Stuck(AgentError):
@@ -65,6 +66,7 @@ class Runtime:
         self._client = ZygoteClient(paths, cgroup_root=self.cgroup_root, python=python)
         self._boot_id = paths.boot_id()
         self._app_armor: str | None = None
+        self._stopped = False
         self._witness = Witness(paths, self._boot_id)
 
     async def ensure_zygote(self) -> None:
@@ -74,6 +76,28 @@ class Runtime:
         if self._app_armor is None:
             refusal = await asyncio.to_thread(apparmor.load)
             self._app_armor = apparmor.PROFILE if refusal is None else ""
+
+    async def keep_supervised(self, *, look_every_s: float) -> None:
+        """Endless: start the zygote anew when it dies, and let no container be without a supervisor for longer than `look_every_s`.
+
+        One whose shim died after its zygote is nobody's child. Nobody reads its output then, and it blocks once its pipe is full.
+        """
+        while not self._stopped:
+            try:
+                await self.ensure_zygote()
+                if self._unsupervised():
+                    await self._client.adopt()
+                await asyncio.wait_for(self._client.ended(), look_every_s)
+                await asyncio.sleep(PAUSE_S)
+            except asyncio.TimeoutError:
+                continue
+            except (AgentError, OSError, ZygoteGone):  # each start says it again, in the words of its task
+                await asyncio.sleep(look_every_s)
+        await asyncio.Event().wait()  # its end would be the daemon's, which has yet to say that it is uninstalled
+
+    def _unsupervised(self) -> bool:
+        alive = [state.uid for state in self.observe() if state.pid is not None]
+        return any(not supervisor.is_supervised(self.paths.task_run(uid)) for uid in alive)
 
     async def start(self, launch: Launch) -> Started:
         """Start it with a fresh root. Returns once the program runs; the same run, already running, is returned as it is.
@@ -251,6 +275,7 @@ class Runtime:
 
     async def stop_zygote(self) -> None:
         """For uninstalling, when no container is left: end the zygote and remove its cgroups."""
+        self._stopped = True
         tops = self._tops()
         await self._client.retire()
         for top in tops:

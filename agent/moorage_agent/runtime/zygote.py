@@ -76,6 +76,9 @@ class Zygote:
             self._fork_exec(uid, connection, fds)
         elif verb == "hello":
             connection.send(marshal.dumps(self._facts(), 2))
+        elif verb == "adopt":
+            self._adopt_all()
+            connection.send(marshal.dumps({}, 2))
         elif verb == "retire":
             self.retired = True
             self.epoll.unregister(self.listener.fileno())
@@ -163,7 +166,7 @@ class Zygote:
         self._fork_adopter(dead.uid, state, dead.request)
 
     def _adopt_all(self) -> None:
-        """At the start: containers of an earlier zygote whose shim is gone too. They are nobody's children now."""
+        """Containers of an earlier zygote whose shim is gone too. They are nobody's children now."""
         try:
             uids = os.listdir(f"{self.home.run}/tasks")
         except FileNotFoundError:
