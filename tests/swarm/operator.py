@@ -89,9 +89,12 @@ class OperatorProcess:
 
     def metric(self, name: str) -> float:
         """The sum over all labels of one of its metrics."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+        return sum(float(line.rsplit(" ", 1)[1]) for line in self.page("/metrics").splitlines() if line.split("{")[0].split(" ")[0] == name)
+
+    def page(self, path: str) -> str:
+        """The text of one of its own pages."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            return str(answer.read().decode())
 
     def log(self) -> str:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
