@@ -19,6 +19,7 @@ from moorage_operator.kube.clock import SystemClock
 from moorage_operator.kube.credentials import Credentials
 from moorage_operator.kube.object import Key
 from moorage_operator.kube.resource import SERVICES
+from moorage_operator.memory import FIRST_S
 
 from tests.operator.scale.population import NAMESPACE, Size
 
@@ -74,6 +75,7 @@ class Crowd:
     def __init__(self, size: Size, url: str, api_server: Process, agents: Process, operator: Process) -> None:
         self.size = size
         self.operator = operator
+        self._idle_share = 0.0
         self._url = url
         self._api_server = api_server
         self._agents = agents
@@ -98,11 +100,12 @@ class Crowd:
 
     @asynccontextmanager
     async def spending(self) -> AsyncIterator[Spent]:
-        """From now until all consequences of what is done in the block are over."""
+        """From now until all consequences of what is done in the block are over, without what resting costs (seconds_at_rest)."""
         spent, began, calls = Spent(), await self.standing(), await self.calls()
         yield spent
         ended = await self.rest()
-        spent.cpu_s, spent.wall_s = ended["cpu_s"] - began["cpu_s"], ended["led_s"] - began["led_s"]
+        spent.wall_s = ended["led_s"] - began["led_s"]
+        spent.cpu_s = ended["cpu_s"] - began["cpu_s"] - self._idle_share * spent.wall_s
         spent.calls, spent.looks = await self.calls() - calls, Counter(ended["looks"]) - Counter(began["looks"])
 
     async def flip(self, count: int) -> None:
@@ -116,10 +119,15 @@ class Crowd:
                 await api.patch(SERVICES, Key(NAMESPACE, f"web-{number}"), {"spec": {"replicas": replicas}})
 
     async def seconds_at_rest(self, seconds: float) -> Spent:
+        """Once what is done a minute after a start is done too."""
+        while (await self.standing())["led_s"] < FIRST_S + 5:  # noqa: ASYNC110 (another process is watched)
+            await asyncio.sleep(1)
         began, calls, start = await self.standing(), await self.calls(), time.monotonic()
         await asyncio.sleep(seconds)
         ended = await self.standing()
-        return Spent(ended["cpu_s"] - began["cpu_s"], time.monotonic() - start, await self.calls() - calls)
+        idle = Spent(ended["cpu_s"] - began["cpu_s"], time.monotonic() - start, await self.calls() - calls)
+        self._idle_share = idle.cpu_s / idle.wall_s
+        return idle
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ async def test_a_thousand_nodes_cost_little_at_a_start_at_rest_and_per_change() 
     """One swarm for all of it: making it takes longer than looking at it."""
     async with crowd(SMALL) as swarm:
         await swarm.rest()
+        await nothing_is_written_at_rest(swarm)
         few = await changes(swarm)
     async with crowd(LARGE) as swarm:
         start = await swarm.rest(within_s=600)
