@@ -111,6 +111,9 @@ def _end(run: Run, verdict: int) -> NoReturn:
         _kill_cgroup(run)  # without a pid namespace its children outlive it
     _drain(run)
     status = _status(run, verdict)
+    if status is None and run.pidfd < 0:  # over before we came: the daemon, which held a descriptor, may know; if not, it says so
+        _clean(run)
+        os._exit(0)
     oom = cgroup.oom_kills(*run.state["memory"])
     fields = {
         "run": run.state["run"],
