@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,9 +22,7 @@ WRITES = ("create", "update", "patch", "apply", "delete", "post", "put")
 
 
 @pytest.mark.timeout(SECONDS + 240)
-def test_twenty_tasks_at_rest_cost_nothing_but_the_lease(
-    swarm: Swarm, namespace: str, app: str, record_property: Callable[[str, object], None]
-) -> None:
+def test_twenty_tasks_at_rest_cost_nothing_but_the_lease(swarm: Swarm, namespace: str, app: str) -> None:
     at_rest = max(SECONDS - SETTLE_S, 20.0)
     swarm.apply(service("web", app, "sleep", "36041", namespace=namespace, replicas=20))
     is_ready(swarm, "ssvc", "web", namespace)
@@ -37,9 +34,6 @@ def test_twenty_tasks_at_rest_cost_nothing_but_the_lease(
     looked = {queue: count - looks.get(queue, 0) for queue, count in reconciles(swarm).items() if count != looks.get(queue, 0)}
     spent = {name: (seconds - cpu[name]) / at_rest * 100 for name, seconds in cpu_seconds(swarm).items()}
 
-    record_property("API writes", wrote)
-    record_property("looks", looked)
-    record_property("percent of a core", {name: round(percent, 2) for name, percent in spent.items()})
     print(f"\nin {at_rest:g} s at rest: writes {wrote}, looks {looked}, percent of a core {spent}")
     assert {resource for _, resource in wrote} <= {"leases"}
     assert sum(looked.values()) <= at_rest / 2, "something is looked at again and again"
