@@ -260,6 +260,36 @@ async def test_credentials_that_were_refused_are_asked_for_anew(node: FakeNode, 
     await second.until(lambda: second.tasks[uid(2)].state == "Running")
 
 
+async def test_a_password_corrected_under_its_key_ends_the_wait_for_the_next_try(node: FakeNode, operator: OperatorEnd) -> None:
+    digest = "sha256:" + "b" * 64
+    source = ImageSource("Registry", reference="private.example/app:1", credentials="pull/default/registry")
+    node.images.broken[digest] = ImageError("Unauthorized", "401", 300.0)
+    await operator.push(document(dataclasses.replace(task(1), image=ImageSpec(digest, source))))
+    await operator.hear("need")
+    operator.send({"type": "value", "key": "pull/default/registry"}, b"old")
+    await operator.until(lambda: operator.tasks[uid(1)].reason == "Unauthorized")
+    node.images.broken.clear()
+    operator.send({"type": "value", "key": "pull/default/registry"}, b"new")
+    await operator.until(lambda: operator.tasks[uid(1)].state == "Running")
+
+
+async def test_a_source_whose_password_is_missing_does_not_hold_up_another_of_the_same_image(node: FakeNode, operator: OperatorEnd) -> None:
+    digest = "sha256:" + "b" * 64
+    closed = ImageSource("Registry", reference="private.example/app:1", credentials="pull/other/registry")
+    opened = ImageSource("Registry", reference="open.example/app:1")
+    await operator.push(document(*(dataclasses.replace(task(n), image=ImageSpec(digest, s)) for n, s in ((1, closed), (2, opened)))))
+    await operator.until(lambda: operator.tasks[uid(2)].state == "Running")
+
+
+async def test_a_resolve_uses_the_value_of_today(operator: OperatorEnd) -> None:
+    source = {"kind": "Registry", "reference": "r.example/x:1", "credentials": "pull/default/registry"}
+    for password in (b"old", b"new"):
+        operator.send({"type": "resolve", "id": 1, "source": source})
+        await operator.hear("need")
+        operator.send({"type": "value", "key": "pull/default/registry"}, password)
+        assert (await operator.hear("resolved"))["image"]["config"]["user"] == password.decode()
+
+
 async def test_images_to_hold_are_pulled_without_a_task(node: FakeNode, operator: OperatorEnd) -> None:
     image = ImageSpec("sha256:" + "c" * 64, ImageSource("Registry", reference="r.example/x:1"))
     await operator.push(document(images=(image,)))
