@@ -1,10 +1,10 @@
 """The five kinds, parsed once at the door. crd.py makes the CRDs from the same models."""
 
-from .condition import Condition, Conditions, find, is_true, stamped
-from .container import TaskTemplate
-from .image import Image, ImageSpec
-from .image_status import ImageConfig, ImageStatus
-from .meta import (
+from moorage_operator.api.condition import Condition, Conditions, find, is_true, stamped
+from moorage_operator.api.container import TaskTemplate
+from moorage_operator.api.image import Image, ImageSpec
+from moorage_operator.api.image_status import ImageConfig, ImageStatus
+from moorage_operator.api.meta import (
     API_VERSION,
     GROUP,
     NODE_FINALIZER,
@@ -20,16 +20,16 @@ from .meta import (
     OwnerReference,
     owner_reference,
 )
-from .node import Node, NodeSpec
-from .node_status import NodeStatus
-from .quantity import cpu_millis, cpu_text, file_mode, memory_bytes, memory_text, seconds
-from .resource import Kind, Resource
-from .scalars import rfc3339
-from .schema import Model
-from .service import Service, ServicePort, ServiceSpec, ServiceTemplate
-from .service_status import ServiceStatus, UpdateStatus
-from .stack import Stack, StackService, StackServiceStatus, StackSpec, StackStatus
-from .task import ExitStatus, Task, TaskImage, TaskSpec, TaskStatus
+from moorage_operator.api.node import Node, NodeSpec
+from moorage_operator.api.node_status import NodeStatus
+from moorage_operator.api.quantity import cpu_millis, cpu_text, file_mode, memory_bytes, memory_text, seconds
+from moorage_operator.api.resource import Kind, Resource
+from moorage_operator.api.scalars import rfc3339
+from moorage_operator.api.schema import Model
+from moorage_operator.api.service import Service, ServicePort, ServiceSpec, ServiceTemplate
+from moorage_operator.api.service_status import ServiceStatus, UpdateStatus
+from moorage_operator.api.stack import Stack, StackService, StackServiceStatus, StackSpec, StackStatus
+from moorage_operator.api.task import ExitStatus, Task, TaskImage, TaskSpec, TaskStatus
 
 KINDS: tuple[type[Resource], ...] = (Image, Service, Stack, Node, Task)
 

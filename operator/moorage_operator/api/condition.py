@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Literal
 
-from .scalars import Count, Message, Time, Word
-from .schema import Model, list_map
+from moorage_operator.api.scalars import Count, Message, Time, Word
+from moorage_operator.api.schema import Model, list_map
 
 Truth = Literal["True", "False", "Unknown"]
 

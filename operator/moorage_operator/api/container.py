@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .env import EnvFrom, EnvVar
-from .files import ConfigFile, Mount, SecretFile
-from .health import Healthcheck
-from .meta import LocalRef
-from .resources import Resources
-from .scalars import AbsolutePath, Argument, Duration, ImageReference, Memory, Positive
-from .schema import Model, atomic_list, list_map, one_of, rule, set_list, text
-from .security import Security
+from moorage_operator.api.env import EnvFrom, EnvVar
+from moorage_operator.api.files import ConfigFile, Mount, SecretFile
+from moorage_operator.api.health import Healthcheck
+from moorage_operator.api.meta import LocalRef
+from moorage_operator.api.resources import Resources
+from moorage_operator.api.scalars import AbsolutePath, Argument, Duration, ImageReference, Memory, Positive
+from moorage_operator.api.schema import Model, atomic_list, list_map, one_of, rule, set_list, text
+from moorage_operator.api.security import Security
 
 
 class LogLimits(Model):

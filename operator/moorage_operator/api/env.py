@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from .meta import KeyRef, LocalRef
-from .schema import Model, one_of, rule, text
+from moorage_operator.api.meta import KeyRef, LocalRef
+from moorage_operator.api.schema import Model, one_of, rule, text
 
 EnvName = Annotated[
     str,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from .meta import KeyRef
-from .scalars import AbsolutePath, FileMode, Id, Memory
-from .schema import Model, one_of, rule, text
+from moorage_operator.api.meta import KeyRef
+from moorage_operator.api.scalars import AbsolutePath, FileMode, Id, Memory
+from moorage_operator.api.schema import Model, one_of, rule, text
 
 
 class VolumeSource(Model):

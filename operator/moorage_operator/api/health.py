@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .scalars import Argument, Duration, Port, Positive
-from .schema import Model, atomic_list, rule, text
+from moorage_operator.api.scalars import Argument, Duration, Port, Positive
+from moorage_operator.api.schema import Model, atomic_list, rule, text
 
 
 class ExecCheck(Model):

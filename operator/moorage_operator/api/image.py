@@ -6,11 +6,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .image_status import ImageStatus
-from .meta import KeyRef, Labels, LocalRef, ObjectMeta
-from .resource import Column, Kind, Resource
-from .scalars import AbsolutePath, ImageReference, Positive
-from .schema import Model, one_of, rule, text
+from moorage_operator.api.image_status import ImageStatus
+from moorage_operator.api.meta import KeyRef, Labels, LocalRef, ObjectMeta
+from moorage_operator.api.resource import Column, Kind, Resource
+from moorage_operator.api.scalars import AbsolutePath, ImageReference, Positive
+from moorage_operator.api.schema import Model, one_of, rule, text
 
 Platform = Annotated[
     str, text(64, rule("self.matches('^[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?$')", "write operating system and processor, such as linux/amd64"))

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .condition import Conditions
-from .scalars import Bytes, Count, Digest, Label, Line, Message, Word
-from .schema import Model, atomic_list, list_map, text
+from moorage_operator.api.condition import Conditions
+from moorage_operator.api.scalars import Bytes, Count, Digest, Label, Line, Message, Word
+from moorage_operator.api.schema import Model, atomic_list, list_map, text
 
 
 class LayerStatus(Model):

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from .scalars import DataKey, LabelKey, LabelValue, ObjectName, RefName
-from .schema import Model
+from moorage_operator.api.scalars import DataKey, LabelKey, LabelValue, ObjectName, RefName
+from moorage_operator.api.schema import Model
 
 GROUP: Final = "moorage.dev"
 VERSION: Final = "v1alpha1"

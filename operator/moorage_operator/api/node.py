@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from .meta import ObjectMeta
-from .node_status import NodeStatus
-from .resource import Column, Kind, Resource
-from .scalars import AbsolutePath, Cpu, Label, Memory
-from .schema import Model, atomic_list, list_map, published, rule, set_list, text
-from .ssh import Ssh
+from moorage_operator.api.meta import ObjectMeta
+from moorage_operator.api.node_status import NodeStatus
+from moorage_operator.api.resource import Column, Kind, Resource
+from moorage_operator.api.scalars import AbsolutePath, Cpu, Label, Memory
+from moorage_operator.api.schema import Model, atomic_list, list_map, published, rule, set_list, text
+from moorage_operator.api.ssh import Ssh
 
 
 class Reserved(Model):

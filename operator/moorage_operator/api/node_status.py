@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from .condition import Conditions
-from .scalars import Count, Cpu, Line, Memory, Message, Port, Word
-from .schema import Model, atomic_list, list_map
+from moorage_operator.api.condition import Conditions
+from moorage_operator.api.scalars import Count, Cpu, Line, Memory, Message, Port, Word
+from moorage_operator.api.schema import Model, atomic_list, list_map
 
 
 class Amounts(Model):

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from .schema import PUBLISHED
+from moorage_operator.api.schema import PUBLISHED
 
 Json = dict[str, Any]
 _RULES: Final = "x-kubernetes-validations"

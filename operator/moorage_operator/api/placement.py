@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .schema import Model, atomic_list, rule, text
+from moorage_operator.api.schema import Model, atomic_list, rule, text
 
 NODE_KEY = "node[.](name|hostname|id|role|platform[.](os|arch)|labels[.][-._/a-zA-Z0-9]+)"
 """What plan/constraint.py can compare."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .meta import API_VERSION, ObjectMeta
-from .schema import Model
+from moorage_operator.api.meta import API_VERSION, ObjectMeta
+from moorage_operator.api.schema import Model
 
 
 @dataclass(frozen=True)

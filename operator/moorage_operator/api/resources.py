@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .scalars import Cpu, Label, Memory
-from .schema import Model, Rule, list_map, rule
+from moorage_operator.api.scalars import Cpu, Label, Memory
+from moorage_operator.api.schema import Model, Rule, list_map, rule
 
 
 def _at_least(field: str, floor: str, message: str) -> Rule:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, PlainSerializer
 from pydantic_core import CoreSchema
 
-from .schema import rule, text
+from moorage_operator.api.schema import rule, text
 
 LABEL = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 SUBDOMAIN = "^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .scalars import AbsolutePath, Memory
-from .schema import Model, list_map, rule, set_list, text
+from moorage_operator.api.scalars import AbsolutePath, Memory
+from moorage_operator.api.schema import Model, list_map, rule, set_list, text
 
 
 class Device(Model):

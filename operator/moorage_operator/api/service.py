@@ -6,13 +6,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .container import TaskTemplate
-from .meta import ObjectMeta
-from .placement import Placement
-from .resource import Column, Kind, Resource, Scale
-from .scalars import Duration, Label, Port, Positive
-from .schema import Model, Rules, list_map, published, rule, text
-from .service_status import ServiceStatus
+from moorage_operator.api.container import TaskTemplate
+from moorage_operator.api.meta import ObjectMeta
+from moorage_operator.api.placement import Placement
+from moorage_operator.api.resource import Column, Kind, Resource, Scale
+from moorage_operator.api.scalars import Duration, Label, Port, Positive
+from moorage_operator.api.schema import Model, Rules, list_map, published, rule, text
+from moorage_operator.api.service_status import ServiceStatus
 
 Mode = Literal["Replicated", "Global"]
 Replicas = Annotated[int, Field(ge=0, le=10000)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from .condition import Conditions
-from .scalars import Count, Line, Message, Time, Word
-from .schema import Model, text
+from moorage_operator.api.condition import Conditions
+from moorage_operator.api.scalars import Count, Line, Message, Time, Word
+from moorage_operator.api.schema import Model, text
 
 
 class UpdateStatus(Model):

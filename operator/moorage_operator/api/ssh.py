@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from .meta import LocalRef
-from .scalars import Port
-from .schema import Model, atomic_list, one_of, published, rule, text
+from moorage_operator.api.meta import LocalRef
+from moorage_operator.api.scalars import Port
+from moorage_operator.api.schema import Model, atomic_list, one_of, published, rule, text
 
 HostAddress = Annotated[
     str,

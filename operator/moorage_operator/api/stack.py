@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from .condition import Conditions
-from .meta import ObjectMeta
-from .resource import Column, Kind, Resource
-from .scalars import Count, Label, Line, Message, ShortName
-from .schema import Model, list_map, rule
-from .service import Mode, Replicas, ServiceTemplate
+from moorage_operator.api.condition import Conditions
+from moorage_operator.api.meta import ObjectMeta
+from moorage_operator.api.resource import Column, Kind, Resource
+from moorage_operator.api.scalars import Count, Label, Line, Message, ShortName
+from moorage_operator.api.schema import Model, list_map, rule
+from moorage_operator.api.service import Mode, Replicas, ServiceTemplate
 
 MAX_SERVICES = 64
 

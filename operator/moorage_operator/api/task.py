@@ -7,11 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SkipValidation
 
-from .condition import Conditions
-from .meta import ObjectMeta
-from .resource import Column, Kind, Resource
-from .scalars import Count, Digest, Duration, Label, Line, Message, ObjectName, Time, Word
-from .schema import Model, atomic_list, list_map, opaque, published, rule, set_list, text
+from moorage_operator.api.condition import Conditions
+from moorage_operator.api.meta import ObjectMeta
+from moorage_operator.api.resource import Column, Kind, Resource
+from moorage_operator.api.scalars import Count, Digest, Duration, Label, Line, Message, ObjectName, Time, Word
+from moorage_operator.api.schema import Model, atomic_list, list_map, opaque, published, rule, set_list, text
 
 DesiredState = Literal["Ready", "Running"]
 

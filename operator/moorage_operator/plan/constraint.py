@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from ..errors import InvalidSpec
-from .fleet_view import NodeView
+from moorage_operator.errors import InvalidSpec
+from moorage_operator.plan.fleet_view import NodeView
 
 ARCHITECTURES: Final = {
     "x86_64": "amd64",

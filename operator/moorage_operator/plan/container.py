@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from moorage_agent import protocol
 
-from ..api import ServiceSpec, ServiceTemplate, TaskTemplate, cpu_millis, file_mode, memory_bytes, seconds
-from ..api.container import Restart
-from ..api.env import EnvFrom, EnvVar
-from ..api.files import Mount
-from ..api.health import Healthcheck
-from ..api.resources import Resources
-from ..api.security import Security
-from .container_data import CONFIG_MAP, SECRET, DataObject, DataVersions, MissingData
+from moorage_operator.api import ServiceSpec, ServiceTemplate, TaskTemplate, cpu_millis, file_mode, memory_bytes, seconds
+from moorage_operator.api.container import Restart
+from moorage_operator.api.env import EnvFrom, EnvVar
+from moorage_operator.api.files import Mount
+from moorage_operator.api.health import Healthcheck
+from moorage_operator.api.resources import Resources
+from moorage_operator.api.security import Security
+from moorage_operator.plan.container_data import CONFIG_MAP, SECRET, DataObject, DataVersions, MissingData
 
 SECRETS_DIRECTORY = "/run/secrets"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from ..api import TaskTemplate
+from moorage_operator.api import TaskTemplate
 
 SECRET: Final = "Secret"  # noqa: S105 - the name of a kind
 CONFIG_MAP: Final = "ConfigMap"

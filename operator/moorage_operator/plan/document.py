@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from moorage_agent.protocol import Container, ImageSource, ImageSpec, NodeSpec, TaskSpec
 
-from ..api import Task, seconds
-from .task_container import compiled
+from moorage_operator.api import Task, seconds
+from moorage_operator.plan.task_container import compiled
 
 ImageKey = tuple[str, str]
 Sources = Mapping[ImageKey, ImageSource]

@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 
 from moorage_agent.protocol import Port
 
-from .constraint import architecture, parse_constraint
-from .fleet_view import NodeView
-from .fleet_view_load import Load
-from .placement_needs import Demand
+from moorage_operator.plan.constraint import architecture, parse_constraint
+from moorage_operator.plan.fleet_view import NodeView
+from moorage_operator.plan.fleet_view_load import Load
+from moorage_operator.plan.placement_needs import Demand
 
 
 class Refusal(NamedTuple):

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from moorage_agent.protocol import Listener
 
-from .fleet_view_load import NOTHING, Amount, Holding, Load
-from .placement_needs import ServiceKey
+from moorage_operator.plan.fleet_view_load import NOTHING, Amount, Holding, Load
+from moorage_operator.plan.placement_needs import ServiceKey
 
 
 class ServiceVersion(NamedTuple):

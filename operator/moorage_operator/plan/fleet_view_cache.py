@@ -6,13 +6,13 @@ from collections import defaultdict
 from dataclasses import replace
 from datetime import datetime
 
-from ..api import Node, Task
-from .fleet_view import Fleet, NodeView, ServiceVersion
-from .fleet_view_load import Holding, load_of
-from .fleet_view_node import node_facts
-from .fleet_view_task import Seat, seat_of
-from .placement_needs import TaskNeeds
-from .placement_site import holding_of
+from moorage_operator.api import Node, Task
+from moorage_operator.plan.fleet_view import Fleet, NodeView, ServiceVersion
+from moorage_operator.plan.fleet_view_load import Holding, load_of
+from moorage_operator.plan.fleet_view_node import node_facts
+from moorage_operator.plan.fleet_view_task import Seat, seat_of
+from moorage_operator.plan.placement_needs import TaskNeeds
+from moorage_operator.plan.placement_site import holding_of
 
 TaskKey = tuple[str, str]
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from moorage_agent.protocol import Port
 
-from .placement_needs import ServiceKey
+from moorage_operator.plan.placement_needs import ServiceKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from typing import Final
 
 from moorage_agent.protocol import Listener
 
-from ..api import Node, cpu_millis, find, memory_bytes
-from .fleet_view import NodeView
-from .fleet_view_load import NOTHING, Amount
+from moorage_operator.api import Node, cpu_millis, find, memory_bytes
+from moorage_operator.plan.fleet_view import NodeView
+from moorage_operator.plan.fleet_view_load import NOTHING, Amount
 
 RESERVED_SHARE: Final = 20
 RESERVED_MEMORY_LEAST: Final = 256 * 2**20

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from moorage_agent.protocol import Port, Resources, from_wire
 
-from ..api import ExitStatus, Task, find
-from .fleet_view import ServiceVersion
-from .fleet_view_load import Amount, Holding
-from .placement_needs import ServiceKey
+from moorage_operator.api import ExitStatus, Task, find
+from moorage_operator.plan.fleet_view import ServiceVersion
+from moorage_operator.plan.fleet_view_load import Amount, Holding
+from moorage_operator.plan.placement_needs import ServiceKey
 
 ENDED: Final = frozenset(("Complete", "Failed", "Rejected", "Orphaned"))
 

@@ -13,10 +13,10 @@ from zlib import crc32
 
 from moorage_agent.protocol import ImageSource
 
-from ..api import Image, seconds
-from .constraint import architecture
-from .fleet_view import NodeView
-from .image_source import image_source, source_text
+from moorage_operator.api import Image, seconds
+from moorage_operator.plan.constraint import architecture
+from moorage_operator.plan.fleet_view import NodeView
+from moorage_operator.plan.image_source import image_source, source_text
 
 RETRY_FIRST: Final = timedelta(seconds=5)
 RETRY_MOST: Final = timedelta(minutes=5)

@@ -6,9 +6,9 @@ import hashlib
 
 from moorage_agent.protocol import ImageSource
 
-from ..api import Image
-from ..api.image import ArchiveSource, RegistrySource
-from ..errors import InvalidSpec
+from moorage_operator.api import Image
+from moorage_operator.api.image import ArchiveSource, RegistrySource
+from moorage_operator.errors import InvalidSpec
 
 
 def owned_image_name(service: str, reference: str) -> str:

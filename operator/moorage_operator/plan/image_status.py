@@ -10,11 +10,11 @@ from typing import Any, Final
 from moorage_agent.protocol import Healthcheck, ImageReport, ResolvedImage
 from moorage_agent.protocol import ImageConfig as SeenConfig
 
-from ..api import Condition, Image, ImageConfig, ImageStatus, is_true, memory_text, rfc3339, stamped
-from ..api.condition import Truth
-from ..api.image_status import ImageHealthcheck, LayerStatus, NodeCounts, Progress, PullFailure
-from .image import Attempt, ImagePlan
-from .image_source import source_text
+from moorage_operator.api import Condition, Image, ImageConfig, ImageStatus, is_true, memory_text, rfc3339, stamped
+from moorage_operator.api.condition import Truth
+from moorage_operator.api.image_status import ImageHealthcheck, LayerStatus, NodeCounts, Progress, PullFailure
+from moorage_operator.plan.image import Attempt, ImagePlan
+from moorage_operator.plan.image_source import source_text
 
 MAX_FAILURES: Final = 16
 MAX_LAYERS: Final = 256

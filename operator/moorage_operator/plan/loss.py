@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final
 
-from ..api import Node, find
-from .loss_rule import LossRule
-from .node_contact import SILENT_AFTER_S, Contact, connecting, last_frame, silent
+from moorage_operator.api import Node, find
+from moorage_operator.plan.loss_rule import LossRule
+from moorage_operator.plan.node_contact import SILENT_AFTER_S, Contact, connecting, last_frame, silent
 
 RESTART_GRACE: Final = timedelta(seconds=30)
 MASS_WINDOW: Final = timedelta(seconds=60)

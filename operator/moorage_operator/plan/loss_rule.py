@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from ..api import ServiceTemplate, seconds
-from ..errors import InvalidSpec
-from .node_contact import SILENT_AFTER_S
+from moorage_operator.api import ServiceTemplate, seconds
+from moorage_operator.errors import InvalidSpec
+from moorage_operator.plan.node_contact import SILENT_AFTER_S
 
 LEADER_CHANGE: Final = timedelta(seconds=30)
 

@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from moorage_agent.protocol import HostFacts
 
-from ..api import Node, NodeStatus, cpu_text, memory_text, stamped
-from ..api.node_status import Amounts, FeatureStatus, ListenerStatus
-from .fleet_view_load import Amount, Load
-from .fleet_view_node import allocatable, capacity
-from .loss import Losses
-from .node_condition import Agent, node_conditions, short
-from .node_contact import Contact
-from .node_removal import RemovalStep
+from moorage_operator.api import Node, NodeStatus, cpu_text, memory_text, stamped
+from moorage_operator.api.node_status import Amounts, FeatureStatus, ListenerStatus
+from moorage_operator.plan.fleet_view_load import Amount, Load
+from moorage_operator.plan.fleet_view_node import allocatable, capacity
+from moorage_operator.plan.loss import Losses
+from moorage_operator.plan.node_condition import Agent, node_conditions, short
+from moorage_operator.plan.node_contact import Contact
+from moorage_operator.plan.node_removal import RemovalStep
 
 MAX_FEATURES: Final = 64
 MAX_LISTENERS: Final = 256

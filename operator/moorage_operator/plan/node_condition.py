@@ -13,11 +13,11 @@ from typing import Final
 
 from moorage_agent.protocol import HostFacts
 
-from ..api import Condition, Node, find
-from ..api.condition import Truth
-from .loss import RESTART_GRACE, Losses
-from .node_contact import SILENT_AFTER_S, Contact, answers, last_frame, silent
-from .node_removal import RemovalStep
+from moorage_operator.api import Condition, Node, find
+from moorage_operator.api.condition import Truth
+from moorage_operator.plan.loss import RESTART_GRACE, Losses
+from moorage_operator.plan.node_contact import SILENT_AFTER_S, Contact, answers, last_frame, silent
+from moorage_operator.plan.node_removal import RemovalStep
 
 # Without these no container is started there, or none that is kept to its limits.
 NEEDED_FEATURES: Final = frozenset(("overlay", "seccomp", "pids", "memory", "cpu", "SYS_ADMIN", "clone3"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from ..api import Node
-from .node_contact import Contact
+from moorage_operator.api import Node
+from moorage_operator.plan.node_contact import Contact
 
 # The host belongs to somebody else: there is nothing of ours on it.
 _NOT_OURS = frozenset(("OwnedByAnotherSwarm", "DuplicateHost"))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..api import Image, Service, Task
-from .placement_demand import demand_of, own_volumes
-from .placement_needs import Home, ServiceKey, TaskNeeds
-from .slot_task import HOME_ANNOTATION
-from .task_container import compiled
+from moorage_operator.api import Image, Service, Task
+from moorage_operator.plan.placement_demand import demand_of, own_volumes
+from moorage_operator.plan.placement_needs import Home, ServiceKey, TaskNeeds
+from moorage_operator.plan.slot_task import HOME_ANNOTATION
+from moorage_operator.plan.task_container import compiled
 
 
 def pending_needs(service: Service, task: Task, image: Image | None) -> TaskNeeds:

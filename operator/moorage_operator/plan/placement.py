@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from ..errors import InvalidSpec
-from .constraint import parse_constraint, parse_spread
-from .fleet_view import Fleet
-from .placement_batch import Batch
-from .placement_needs import Demand, TaskNeeds
-from .placement_outcome import Placement, Refused, Unplaceable
+from moorage_operator.errors import InvalidSpec
+from moorage_operator.plan.constraint import parse_constraint, parse_spread
+from moorage_operator.plan.fleet_view import Fleet
+from moorage_operator.plan.placement_batch import Batch
+from moorage_operator.plan.placement_needs import Demand, TaskNeeds
+from moorage_operator.plan.placement_outcome import Placement, Refused, Unplaceable
 
 __all__ = ["Placement", "Refused", "Unplaceable", "check_demand", "place", "place_all"]
 

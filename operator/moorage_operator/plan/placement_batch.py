@@ -9,15 +9,15 @@ from datetime import datetime
 from functools import cached_property
 from typing import Final
 
-from .filters import Refusal, refused_by_facts, refused_by_load
-from .fleet_view import Fleet
-from .fleet_view_load import Load
-from .placement_needs import Demand, ServiceKey, TaskNeeds
-from .placement_outcome import ELSEWHERE, Bound, Placement, Unplaceable, unplaceable
-from .placement_pool import Pool
-from .placement_rank import rank
-from .placement_site import Site
-from .placement_spread import Spread
+from moorage_operator.plan.filters import Refusal, refused_by_facts, refused_by_load
+from moorage_operator.plan.fleet_view import Fleet
+from moorage_operator.plan.fleet_view_load import Load
+from moorage_operator.plan.placement_needs import Demand, ServiceKey, TaskNeeds
+from moorage_operator.plan.placement_outcome import ELSEWHERE, Bound, Placement, Unplaceable, unplaceable
+from moorage_operator.plan.placement_pool import Pool
+from moorage_operator.plan.placement_rank import rank
+from moorage_operator.plan.placement_site import Site
+from moorage_operator.plan.placement_spread import Spread
 
 Facts = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 

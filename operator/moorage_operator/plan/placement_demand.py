@@ -8,8 +8,8 @@ from typing import Final
 
 from moorage_agent.protocol import Container
 
-from ..api import ServiceTemplate
-from .placement_needs import Demand, ServiceKey
+from moorage_operator.api import ServiceTemplate
+from moorage_operator.plan.placement_needs import Demand, ServiceKey
 
 _TEMPLATE: Final = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from .filters import Refusal
+from moorage_operator.plan.filters import Refusal
 
 MAX_REASONS: Final = 6
 MAX_NAMES: Final = 3

@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush, heapreplace
 
-from .constraint import attribute
-from .filters import refused_by_load
-from .fleet_view import NodeView
-from .placement_needs import Demand
-from .placement_rank import Calm, calm_rank
-from .placement_site import Site
+from moorage_operator.plan.constraint import attribute
+from moorage_operator.plan.filters import refused_by_load
+from moorage_operator.plan.fleet_view import NodeView
+from moorage_operator.plan.placement_needs import Demand
+from moorage_operator.plan.placement_rank import Calm, calm_rank
+from moorage_operator.plan.placement_site import Site
 
 Path = tuple[str, ...]
 

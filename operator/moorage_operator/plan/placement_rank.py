@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import Final
 from zlib import crc32
 
-from .fleet_view import NodeView, ServiceVersion
-from .fleet_view_load import Load
-from .placement_needs import Demand
+from moorage_operator.plan.fleet_view import NodeView, ServiceVersion
+from moorage_operator.plan.fleet_view_load import Load
+from moorage_operator.plan.placement_needs import Demand
 
 FAILURES_THAT_COUNT: Final = 5
 FAILURE_MEMORY: Final = timedelta(minutes=5)

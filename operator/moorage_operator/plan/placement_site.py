@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .fleet_view import NodeView
-from .fleet_view_load import Amount, Holding, Load, load_of
-from .placement_needs import TaskNeeds
+from moorage_operator.plan.fleet_view import NodeView
+from moorage_operator.plan.fleet_view_load import Amount, Holding, Load, load_of
+from moorage_operator.plan.placement_needs import TaskNeeds
 
 
 class Site:

@@ -13,12 +13,12 @@ from datetime import datetime
 from functools import lru_cache
 from heapq import heapify, heappop, heappush, heapreplace
 
-from .filters import refused_by_load
-from .fleet_view_load import Load
-from .placement_needs import Demand
-from .placement_pool import Path, Pool, Visit
-from .placement_rank import Rank, rank
-from .placement_site import Site
+from moorage_operator.plan.filters import refused_by_load
+from moorage_operator.plan.fleet_view_load import Load
+from moorage_operator.plan.placement_needs import Demand
+from moorage_operator.plan.placement_pool import Path, Pool, Visit
+from moorage_operator.plan.placement_rank import Rank, rank
+from moorage_operator.plan.placement_site import Site
 
 Key = tuple[tuple[int, ...], Rank]
 

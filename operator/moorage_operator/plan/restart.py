@@ -9,7 +9,7 @@ from typing import Final
 
 from moorage_agent.protocol import Restart
 
-from .slot_task import COMPLETE, CRASH_LOOP, ORPHANED, REPLACED, STARTING, SlotTask
+from moorage_operator.plan.slot_task import COMPLETE, CRASH_LOOP, ORPHANED, REPLACED, STARTING, SlotTask
 
 SHORTEST_WAIT: Final = timedelta(seconds=1)
 MOVE_WAIT_PER_RESTART: Final = timedelta(minutes=1)

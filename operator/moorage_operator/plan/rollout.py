@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .service_plan import Problem
-from .service_wish import Wish
-from .slot_look import Look
+from moorage_operator.plan.service_plan import Problem
+from moorage_operator.plan.service_wish import Wish
+from moorage_operator.plan.slot_look import Look
 
 TOLERATED_PERCENT = 0
 """Of the slots, how many may fail before an update stops. A field of the API once there are failure policies."""

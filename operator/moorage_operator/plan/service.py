@@ -7,20 +7,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from ..api import Image, Service, Task
-from .container_data import DataVersions
-from .fleet_view import Fleet, NodeView
-from .loss import Losses
-from .placement_demand import own_volumes
-from .placement_needs import Home, TaskNeeds
-from .rollout import Rollout, roll_out
-from .service_hosts import Hosts
-from .service_plan import START_FIRST, STOP_FIRST, Advance, Progress, ServicePlan, Stop, TaskDraft
-from .service_slot import look_at
-from .service_wish import Wish, wish_of
-from .slot_look import Look, Want
-from .slot_task import SlotTask, slot_task
-from .slots import Slots, by_slot, global_slots, replicated_slots
+from moorage_operator.api import Image, Service, Task
+from moorage_operator.plan.container_data import DataVersions
+from moorage_operator.plan.fleet_view import Fleet, NodeView
+from moorage_operator.plan.loss import Losses
+from moorage_operator.plan.placement_demand import own_volumes
+from moorage_operator.plan.placement_needs import Home, TaskNeeds
+from moorage_operator.plan.rollout import Rollout, roll_out
+from moorage_operator.plan.service_hosts import Hosts
+from moorage_operator.plan.service_plan import START_FIRST, STOP_FIRST, Advance, Progress, ServicePlan, Stop, TaskDraft
+from moorage_operator.plan.service_slot import look_at
+from moorage_operator.plan.service_wish import Wish, wish_of
+from moorage_operator.plan.slot_look import Look, Want
+from moorage_operator.plan.slot_task import SlotTask, slot_task
+from moorage_operator.plan.slots import Slots, by_slot, global_slots, replicated_slots
 
 
 def plan_service(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from .fleet_view import Fleet
-from .loss import Fate, Losses, verdict
-from .loss_rule import LossRule
+from moorage_operator.plan.fleet_view import Fleet
+from moorage_operator.plan.loss import Fate, Losses, verdict
+from moorage_operator.plan.loss_rule import LossRule
 
 
 class Host(Enum):

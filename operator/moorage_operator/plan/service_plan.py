@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from .placement_needs import TaskNeeds
+from moorage_operator.plan.placement_needs import TaskNeeds
 
 STOP_FIRST = "StopFirst"
 START_FIRST = "StartFirst"

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from .restart import Over, after_end, move_at, spent
-from .service_hosts import Host, Hosts
-from .service_plan import Advance, Stop
-from .service_wish import Wish
-from .slot_judge import judge
-from .slot_look import NEW_VERSION, Look, Want
-from .slot_state import Slot
-from .slot_task import COMPLETE, HAS_RUN, READY, REPLACED, RUNNING, SlotTask
+from moorage_operator.plan.restart import Over, after_end, move_at, spent
+from moorage_operator.plan.service_hosts import Host, Hosts
+from moorage_operator.plan.service_plan import Advance, Stop
+from moorage_operator.plan.service_wish import Wish
+from moorage_operator.plan.slot_judge import judge
+from moorage_operator.plan.slot_look import NEW_VERSION, Look, Want
+from moorage_operator.plan.slot_state import Slot
+from moorage_operator.plan.slot_task import COMPLETE, HAS_RUN, READY, REPLACED, RUNNING, SlotTask
 
 
 def look_at(name: str, tasks: Sequence[SlotTask], wish: Wish, hosts: Hosts, now: datetime) -> Look:

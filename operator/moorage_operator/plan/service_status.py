@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
-from ..api import SERVICE_LABEL, Condition, Image, Service, ServiceStatus, Task, UpdateStatus, is_true, stamped
-from ..api.condition import Truth
-from ..errors import InvalidSpec
-from .placement_outcome import Unplaceable
-from .service_plan import Problem, Progress, ServicePlan
-from .task import ENDED, task_state
+from moorage_operator.api import SERVICE_LABEL, Condition, Image, Service, ServiceStatus, Task, UpdateStatus, is_true, stamped
+from moorage_operator.api.condition import Truth
+from moorage_operator.errors import InvalidSpec
+from moorage_operator.plan.placement_outcome import Unplaceable
+from moorage_operator.plan.service_plan import Problem, Progress, ServicePlan
+from moorage_operator.plan.task import ENDED, task_state
 
 MAX_MESSAGE: Final = 1024
 UPDATING, PAUSED, COMPLETED = "Updating", "Paused", "Completed"

@@ -10,16 +10,16 @@ from typing import Any
 
 from moorage_agent import protocol
 
-from ..api import Image, Service, ServiceSpec, find, seconds
-from ..errors import InvalidSpec
-from .container import Compiled, Owner, compile_container
-from .container_data import DataVersions
-from .image_source import home_constraint, source_text
-from .loss_rule import LossRule, check_disconnect, loss_rule
-from .placement_demand import demand_of
-from .placement_needs import Demand, ServiceKey
-from .service_plan import Problem
-from .version import version_of
+from moorage_operator.api import Image, Service, ServiceSpec, find, seconds
+from moorage_operator.errors import InvalidSpec
+from moorage_operator.plan.container import Compiled, Owner, compile_container
+from moorage_operator.plan.container_data import DataVersions
+from moorage_operator.plan.image_source import home_constraint, source_text
+from moorage_operator.plan.loss_rule import LossRule, check_disconnect, loss_rule
+from moorage_operator.plan.placement_demand import demand_of
+from moorage_operator.plan.placement_needs import Demand, ServiceKey
+from moorage_operator.plan.service_plan import Problem
+from moorage_operator.plan.version import version_of
 
 
 @dataclass(frozen=True)

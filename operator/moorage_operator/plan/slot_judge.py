@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .restart import move_at
-from .service_hosts import Host
-from .slot_state import Slot
-from .slot_task import REPLACED, STABLE, SlotTask
+from moorage_operator.plan.restart import move_at
+from moorage_operator.plan.service_hosts import Host
+from moorage_operator.plan.slot_state import Slot
+from moorage_operator.plan.slot_task import REPLACED, STABLE, SlotTask
 
 
 def judge(slot: Slot) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from .service_plan import Advance, Orphan, Stop
+from moorage_operator.plan.service_plan import Advance, Orphan, Stop
 
 NEW_VERSION: Final = "a new version"
 

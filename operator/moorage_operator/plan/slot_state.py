@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from .service_hosts import Host, Hosts
-from .service_plan import Orphan, Stop
-from .service_wish import Wish
-from .slot_look import NEW_VERSION, Look
-from .slot_task import HAS_RUN, ORPHANED, REPLACED, SlotTask
+from moorage_operator.plan.service_hosts import Host, Hosts
+from moorage_operator.plan.service_plan import Orphan, Stop
+from moorage_operator.plan.service_wish import Wish
+from moorage_operator.plan.slot_look import NEW_VERSION, Look
+from moorage_operator.plan.slot_task import HAS_RUN, ORPHANED, REPLACED, SlotTask
 
 KEPT_ENDED = 2
 

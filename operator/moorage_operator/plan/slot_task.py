@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from ..api import GROUP, Task
+from moorage_operator.api import GROUP, Task
 
 HOME_ANNOTATION: Final = f"{GROUP}/home"
 """The node a slot belongs to, on Tasks that wait for it: the slot's earlier Tasks may be gone by then."""

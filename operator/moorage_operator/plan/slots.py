@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count, islice
 
-from .filters import allows_namespace, meets_constraints, runs_image_platform
-from .fleet_view import Fleet, NodeView
-from .placement_needs import Demand
-from .slot_task import RUNNING, SlotTask
+from moorage_operator.plan.filters import allows_namespace, meets_constraints, runs_image_platform
+from moorage_operator.plan.fleet_view import Fleet, NodeView
+from moorage_operator.plan.placement_needs import Demand
+from moorage_operator.plan.slot_task import RUNNING, SlotTask
 
 Slots = dict[str, list[SlotTask]]
 

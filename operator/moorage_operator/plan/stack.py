@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..api import API_VERSION, GROUP, STACK_LABEL, Service, Stack, StackService, owner_reference
+from moorage_operator.api import API_VERSION, GROUP, STACK_LABEL, Service, Stack, StackService, owner_reference
 
 HANDED_OVER: Final = ("replicas", "restartToken", "suspend")
 REMEMBERED: Final = f"{GROUP}/stack-values"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from ..api import Condition, Service, Stack, StackService, StackServiceStatus, StackStatus, find, is_true, stamped
-from ..api.condition import Truth
-from .stack import CreateService, Hindrance, StackPlan, owns, service_name
+from moorage_operator.api import Condition, Service, Stack, StackService, StackServiceStatus, StackStatus, find, is_true, stamped
+from moorage_operator.api.condition import Truth
+from moorage_operator.plan.stack import CreateService, Hindrance, StackPlan, owns, service_name
 
 MAX_LISTED: Final = 128
 

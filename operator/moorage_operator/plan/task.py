@@ -11,8 +11,8 @@ from typing import Final
 
 from moorage_agent.protocol import Exit, TaskReport
 
-from ..api import Condition, ExitStatus, Task, TaskStatus, is_true, stamped
-from .placement_outcome import Unplaceable
+from moorage_operator.api import Condition, ExitStatus, Task, TaskStatus, is_true, stamped
+from moorage_operator.plan.placement_outcome import Unplaceable
 
 ORDER: Final = {
     state: rank

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from moorage_agent.protocol import Container, from_wire
 
-from ..api import Task
-from .placement_needs import ServiceKey
+from moorage_operator.api import Task
+from moorage_operator.plan.placement_needs import ServiceKey
 
 KEPT: Final = 4
 """Of each Service: two versions during an update, and those of tasks that follow failures (restart.attemptsUsed)."""

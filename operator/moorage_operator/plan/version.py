@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from ..api import ServiceTemplate, cpu_millis, memory_bytes, seconds
+from moorage_operator.api import ServiceTemplate, cpu_millis, memory_bytes, seconds
 
 FORMAT: Final = 1
 """Raised when the text that is hashed changes its shape. It leads each version, so that a later operator can tell the formats apart."""
