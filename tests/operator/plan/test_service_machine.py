@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from moorage_operator.plan.service_plan import TaskDraft
 
-from .service_world import ENDED, World
+from tests.operator.plan.service_world import ENDED, World
 
 GOOD = ("1", "2", "3")
 BAD = ("rejected", "crashing")

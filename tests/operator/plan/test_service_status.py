@@ -10,7 +10,7 @@ from moorage_operator.errors import InvalidSpec
 from moorage_operator.plan.placement_outcome import Unplaceable
 from moorage_operator.plan.service_status import refused_status, service_status
 
-from .service_world import World
+from tests.operator.plan.service_world import World
 
 
 class Watched(World):
