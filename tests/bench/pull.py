@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from moorage_agent.images.pull import pull_apart
+from moorage_agent.images.pull_process import pull_apart
 from moorage_agent.images.store import ImageStore
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import ImageSource, ImageSpec

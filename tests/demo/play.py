@@ -84,7 +84,7 @@ def _look(swarm: Swarm) -> None:
     worker = next(task for task in swarm.tasks("shop-worker", "shop"))
     host = next(host for host in swarm.hosts if host.name == worker["spec"]["nodeName"])
     say(f"what {worker['metadata']['name']} says, read on {host.name} with moorage-agent logs:")
-    print(indented(host.run("python3", "-ISE", "/var/lib/moorage/agent/current", "logs", worker["metadata"]["name"], "--tail", "3").stdout))
+    print(indented(host.run("/var/lib/moorage/agent/current/moorage-agent", "logs", worker["metadata"]["name"], "--tail", "3").stdout))
     say("the web server answers:")
     print(indented(ask(swarm.hosts[0].address)))
 

@@ -30,4 +30,4 @@ def start_time(pid: int) -> int | None:
 
 def agent(host: BareHost | KernelHost, *arguments: str, check: bool = True) -> str:
     """What moorage-agent says on the host, as a person there would ask it."""
-    return host.run("python3", "-ISE", "/var/lib/moorage/agent/current", *arguments, check=check).stdout
+    return host.run("/var/lib/moorage/agent/current/moorage-agent", *arguments, check=check).stdout

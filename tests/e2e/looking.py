@@ -10,7 +10,7 @@ from tests.fleet import BareHost
 from tests.fleet.traces import Process
 from tests.swarm import Swarm
 
-AGENT = "/var/lib/moorage/agent/current"
+AGENT = "/var/lib/moorage/agent/current/moorage-agent"
 
 
 # --- the agent on a host
@@ -18,7 +18,7 @@ AGENT = "/var/lib/moorage/agent/current"
 
 def agent(host: BareHost, *words: str, check: bool = True) -> str:
     """What `moorage-agent …` prints on the host."""
-    return host.run("python3", "-ISE", AGENT, *words, check=check).stdout
+    return host.run(AGENT, *words, check=check).stdout
 
 
 def daemons(host: BareHost) -> list[Process]:

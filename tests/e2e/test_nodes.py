@@ -132,7 +132,7 @@ def test_a_host_that_boots_without_the_operator_brings_back_what_needs_no_secret
         nodes.wait_running(name, 1)
     nodes.operator.stop()
     host.reboot()
-    host.run("sh", "-c", "setsid python3 -ISE /var/lib/moorage/agent/current serve </dev/null >/dev/null 2>&1 &")
+    host.run("sh", "-c", "setsid /var/lib/moorage/agent/current/moorage-agent serve </dev/null >/dev/null 2>&1 &")
 
     def waits() -> bool:
         rows = {row.split("-")[0]: row for row in agent(host, "ps", check=False).splitlines()}

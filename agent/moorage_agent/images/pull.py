@@ -1,8 +1,7 @@
 """Getting an image: from its source into the store, verified against the digest the operator pinned.
 
-The calls block for seconds to minutes. A daemon uses `pull_apart` and `resolve_apart`: a child process keeps the interpreter lock, the
-memory and any fault met in hostile data out of the daemon, can be ended in any state, and costs 100 ms. `pull` and `resolve` are the same
-inside the calling process.
+The calls block for seconds to minutes. A daemon uses those of pull_process.py: a child process keeps the interpreter lock, the memory and
+any fault met in hostile data out of the daemon, can be ended in any state, and costs 100 ms.
 """
 
 from __future__ import annotations
@@ -16,12 +15,11 @@ from moorage_agent.images.cancellation import Cancellation
 from moorage_agent.images.digest import hexadecimal
 from moorage_agent.images.platforms import Platform, host_platform, parse_platform
 from moorage_agent.images.progress import Meter, Progress, Throttle
-from moorage_agent.images.pull_process import pull_apart, resolve_apart
 from moorage_agent.images.sources import DEFAULT, RESOLVING, Request, Settings, Values, forget_download, opened
 from moorage_agent.images.store import Image, ImageStore
 from moorage_agent.protocol import ImageSource, ImageSpec, ResolvedImage
 
-__all__ = ["Progress", "Settings", "Values", "pull", "pull_apart", "resolve", "resolve_apart"]
+__all__ = ["Progress", "Settings", "Values", "pull", "resolve"]
 
 
 def resolve(

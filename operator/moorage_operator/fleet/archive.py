@@ -13,6 +13,10 @@ from typing import Final
 
 # `python3 <directory> dial` runs the directory's __main__.py; the directory itself is then sys.path[0].
 _MAIN: Final = b"from moorage_agent.__main__ import main\n\nmain()\n"
+# For people on the host: /var/lib/moorage/agent/current/moorage-agent ps
+_COMMAND: Final = b"""#!/bin/sh
+exec python3 -I -S -E "$(dirname "$(readlink -f "$0")")" "$@"
+"""
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
 
 
@@ -25,7 +29,7 @@ class Archive:
 @cache
 def agent_archive() -> Archive:
     """The archive of the agent this operator was shipped with."""
-    files = {"__main__.py": _MAIN}
+    files = {"__main__.py": _MAIN, "moorage-agent": _COMMAND}
     _collect(resources.files("moorage_agent"), "moorage_agent", files)
     return archive_of(files)
 

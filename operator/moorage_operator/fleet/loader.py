@@ -52,6 +52,8 @@ def unpack(root, sha, size):
     os.makedirs(temporary, 0o700)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         archive.extractall(temporary)
+    if os.path.exists(temporary + "/moorage-agent"):
+        os.chmod(temporary + "/moorage-agent", 0o700)
     os.sync()
     try:
         os.rename(temporary, "%s/%s" % (root, sha))

@@ -15,7 +15,7 @@ import pytest
 from moorage_agent.errors import ImageError, Interrupted
 from moorage_agent.images.cancellation import Cancellation
 from moorage_agent.images.limits import Limits
-from moorage_agent.images.pull import pull_apart
+from moorage_agent.images.pull_process import pull_apart
 from moorage_agent.images.store import ImageStore, layer_name
 from moorage_agent.images.unpack import unpack
 from moorage_agent.paths import Paths
@@ -133,7 +133,7 @@ def test_the_process_that_pulls_ends_with_its_daemon(store: ImageStore) -> None:
     with MoodyRegistry() as registry:
         digest = registry.add("app", image)
         registry.mood = lambda answering: "blobs" in answering.path and not registry.released.wait(20)
-        script = PULL.replace("import pull\n", "import pull_apart as pull\n")
+        script = PULL.replace("images.pull import pull\n", "images.pull_process import pull_apart as pull\n")
         arguments = [home(), store.paths.root, store.paths.run, f"{registry.host}/app:1", digest]
         daemon = subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.DEVNULL)
         (child,) = eventually("the child runs", lambda: children(daemon.pid))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from moorage_agent.errors import ImageError
-from moorage_agent.images.pull import pull_apart, resolve_apart
+from moorage_agent.images.pull_process import pull_apart, resolve_apart
 from moorage_agent.images.store import ImageStore
 from moorage_agent.protocol import ImageConfig, ImageSpec
 
