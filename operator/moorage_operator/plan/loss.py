@@ -90,10 +90,10 @@ def losses(nodes: Iterable[Node], contacts: Mapping[str, Contact], *, leading_si
 
 def verdict(node: str, rule: LossRule, found: Losses, *, now: datetime) -> Verdict:
     """What the state of its node means for one task under the rule of its Service."""
-    if node not in found.known:
-        return Verdict(Fate.LOST, f"node {node} no longer exists")
     if node in found.given_up:
         return Verdict(Fate.LOST, f"node {node} is out of service")
+    if node not in found.known:
+        return _without_node(node, rule)
     if node not in found.silent:
         return Verdict(Fate.STAYS)
     since = found.silent[node]
@@ -106,6 +106,14 @@ def verdict(node: str, rule: LossRule, found: Losses, *, now: datetime) -> Verdi
     if now < at:
         return Verdict(Fate.WAITS, f"{silence}; replaced at {at.astimezone(UTC):%H:%M:%S} UTC if it stays so", at)
     return Verdict(Fate.LOST, f"{silence}, longer than {rule.after.total_seconds():g} s (unreachable.after)")
+
+
+def _without_node(node: str, rule: LossRule) -> Verdict:
+    """Its Node was deleted while the task was there, so with deletionPolicy Retain: the container may still run, on its data."""
+    gone = f"node {node} no longer exists"
+    if not rule.keep:
+        return Verdict(Fate.LOST, gone)
+    return Verdict(Fate.WAITS, f"{gone}: waits for it, {rule.why}; bring the Node back, or delete the Task to begin elsewhere without that")
 
 
 def _was_here(node: Node, contact: Contact | None) -> bool:

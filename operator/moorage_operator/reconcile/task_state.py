@@ -73,7 +73,9 @@ def _node_uid(task: Task, world: World) -> str:
 
 
 def _fate(task: Task, world: World) -> Verdict:
+    """What keeps a slot waiting for its node keeps a deleted Task too; not so for a node whose object is gone."""
+    node, found = task.spec.node_name, world.losses()
+    assert node is not None
     service = world.services.get(Key(task.metadata.namespace, task.spec.service))
-    rule = LossRule() if service is None else loss_rule(service.spec)
-    assert task.spec.node_name is not None
-    return verdict(task.spec.node_name, rule, world.losses(), now=world.now())
+    rule = LossRule() if service is None or node not in found.known else loss_rule(service.spec)
+    return verdict(node, rule, found, now=world.now())

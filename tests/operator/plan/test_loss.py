@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 from moorage_operator.api import Node
 from moorage_operator.errors import InvalidSpec
-from moorage_operator.plan.loss import Fate, Losses, losses, verdict
+from moorage_operator.plan.loss import Fate, Losses, Verdict, losses, verdict
 from moorage_operator.plan.loss_rule import LossRule, check_disconnect, loss_rule
 
 from tests.operator.plan.fleets import NOON
@@ -80,7 +80,13 @@ def test_out_of_service_releases_at_once_whatever_the_rule() -> None:
 
 
 def test_a_node_whose_object_is_gone_is_lost() -> None:
-    assert verdict("n1", LossRule(keep=True), look([], {}, now=0), now=at(0)).message == "node n1 no longer exists"
+    assert verdict("n1", REPLACE, look([], {}, now=0), now=at(0)) == Verdict(Fate.LOST, "node n1 no longer exists")
+
+
+def test_what_keeps_its_node_waits_for_a_deleted_one_because_it_may_still_run_there() -> None:
+    one = verdict("n1", LossRule(keep=True, why="its volume data is there"), look([], {}, now=0), now=at(0))
+    assert one.fate is Fate.WAITS
+    assert "bring the Node back, or delete the Task" in one.message
 
 
 def test_a_node_that_speaks_again_is_no_longer_silent() -> None:
