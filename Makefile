@@ -11,7 +11,7 @@ help:
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	@echo "preparing the Python environment in $(VENV)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || tests/machine/make_venv.sh $(PYTHON) $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
