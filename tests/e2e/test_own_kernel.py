@@ -208,7 +208,8 @@ def assert_whole(host: KernelHost) -> None:
     """Only layers of the run that is: those of runs before the cut were volatile."""
     state = kept(host)
     assert state["making"] == []
-    assert [task["roots"] for task in state["tasks"].values()] == [[f"root-{task['record']['run']}"] for task in state["tasks"].values()]
+    for task in state["tasks"].values():
+        assert task["roots"] in ([], [f"root-{task['record']['run']}"]), "none: between two runs"
     assert "Traceback" not in host.run("cat", "/var/lib/moorage/state/agent.log").stdout
 
 

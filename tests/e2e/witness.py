@@ -45,7 +45,7 @@ class Sight:
 
 
 class Witness:
-    """Between entering and leaving. What the API server does not answer is not seen."""
+    """Between entering and leaving, where it looks once more. What the API server does not answer is not seen."""
 
     def __init__(self, plane: ControlPlane, *, every_s: float = 0.25) -> None:
         self.began = 0.0
@@ -62,6 +62,7 @@ class Witness:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._ended.set()
         self._thread.join()
+        self._look()
 
     def doubly_running(self) -> set[tuple[str, str, str]]:
         """Slots that two tasks ran in at once."""
@@ -93,13 +94,16 @@ class Witness:
 
     def _watch(self) -> None:
         while not self._ended.wait(self._every_s):
-            try:
-                answers = [self._plane.request("GET", path, timeout_s=3) for path in (TASKS, NODES, SERVICES)]
-            except OSError:
-                continue
-            if all(answer.ok for answer in answers):
-                tasks, nodes, services = (answer.body["items"] for answer in answers)
-                self.sights.append(Sight(time.monotonic(), tasks, conditions_of(nodes), conditions_of(services)))
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            answers = [self._plane.request("GET", path, timeout_s=3) for path in (TASKS, NODES, SERVICES)]
+        except OSError:
+            return
+        if all(answer.ok for answer in answers):
+            tasks, nodes, services = (answer.body["items"] for answer in answers)
+            self.sights.append(Sight(time.monotonic(), tasks, conditions_of(nodes), conditions_of(services)))
 
 
 def conditions_of(things: list[dict[str, Any]]) -> dict[str, dict[str, str]]:

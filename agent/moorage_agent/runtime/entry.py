@@ -111,8 +111,8 @@ def _leave_scope_top(cgroups: cgroup.Cgroups) -> None:
 def _ignore_nothing() -> None:
     """What whoever started us ignored (a shell without a terminal: SIGHUP) would be ignored in every container."""
     for signum in range(1, 65):
-        if signum not in (9, 19, 32, 33) and linux.is_ignored(signum):
-            linux.set_signal(signum, linux.SIG_DFL)
+        if signum not in (9, 19):
+            linux.stop_ignoring(signum)
     linux.set_signal(confine.SIGPIPE, linux.SIG_IGN)
     linux.set_signal(2, linux.SIG_DFL)
 

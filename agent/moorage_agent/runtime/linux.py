@@ -74,6 +74,7 @@ class _SystemCall:
 
 
 # Integers are passed as long: a system call reads whole registers.
+_rt_sigaction = _SystemCall("rt_sigaction", 13, 134, c_long, c_void_p, c_void_p, c_long)
 _mount = _SystemCall("mount", 165, 40, c_char_p, c_char_p, c_char_p, c_ulong, c_char_p)
 _umount2 = _SystemCall("umount2", 166, 39, c_char_p, c_long)
 _pivot_root = _SystemCall("pivot_root", 155, 41, c_char_p, c_char_p)
@@ -247,8 +248,12 @@ def close_range(first: int, last: int, flags: int = 0) -> None:
 SIG_DFL, SIG_IGN = 0, 1
 
 
-def is_ignored(signum: int) -> bool:
-    return bool(_signal.getsignal(signum) == _signal.SIG_IGN)
+def stop_ignoring(signum: int) -> None:
+    """SIG_DFL where it is ignored. Asks the kernel itself: the C library keeps signals 32 and 33 from its callers."""
+    old, default = (c_ulong * 4)(), (c_ulong * 4)()
+    _rt_sigaction(signum, None, addressof(old), 8)
+    if old[0] == SIG_IGN:
+        _rt_sigaction(signum, addressof(default), None, 8)
 
 
 def set_signal(signum: int, action: int) -> None:

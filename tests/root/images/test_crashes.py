@@ -178,10 +178,12 @@ def test_cancelling_ends_the_process(store: ImageStore) -> None:
 def test_a_process_that_was_ended_from_outside_is_told_of(store: ImageStore) -> None:
     with MoodyRegistry() as registry:
         digest = registry.add("app", Image((noise_layer(9 * MIB),)))
+        others = own_children()
 
         def mood(answering: object) -> bool:
             if "blobs" in registry.requests[-1][0]:
-                os.kill(youngest_child(), signal.SIGKILL)
+                (pull,) = own_children() - others
+                os.kill(pull, signal.SIGKILL)
             return False
 
         registry.mood = mood
@@ -191,8 +193,8 @@ def test_a_process_that_was_ended_from_outside_is_told_of(store: ImageStore) -> 
         assert refused.value.code == "PullCrashed"
 
 
-def youngest_child() -> int:
-    return max(int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split())
+def own_children() -> set[int]:
+    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
 
 
 # --- a full disk

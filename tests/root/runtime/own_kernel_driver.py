@@ -106,7 +106,7 @@ async def host_pid(runtime: Runtime) -> object:
     await asyncio.wait_for(runtime.next_exit(), 60)
     await runtime.remove(launch.uid)
     names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in os.listdir("/proc") if pid.isdigit() and os.path.exists(f"/proc/{pid}")]
-    return sum(b"4242" in name for name in names)
+    return names.count(b"sleep\x004242\x00")
 
 
 PROBES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pytest
 from moorage_agent.protocol import Device, Resources, Security, Sysctl, Ulimit
 from moorage_agent.runtime import capabilities, linux, syscall_table
 from moorage_agent.runtime.launch import Bind, Tmpfs
+from moorage_agent.runtime.runtime import Runtime
 
 from tests.root.runtime.conftest import Make, Run
 from tests.root.runtime.host import Host
 from tests.root.runtime.python_image import python_argv, python_layer, python_mounts
 
+SIG_IGN = 1
+LIBRARY_SIGNAL = 32
 NUMBERS = syscall_table.numbers(linux.MACHINE)
 
 
@@ -40,6 +44,27 @@ async def test_first_process_has_eleven_capabilities_and_no_way_to_more(make: Ma
     assert [status[name] for name in ("CapPrm", "CapEff", "CapBnd")] == [mask] * 3
     assert [status[name] for name in ("CapInh", "CapAmb")] == [f"{0:016x}"] * 2
     assert (status["NoNewPrivs"], status["Seccomp"], status["SigIgn"], status["SigBlk"]) == ("1", "2", f"{0:016x}", f"{0:016x}")
+
+
+async def test_what_the_agent_was_started_with_ignored_is_not_ignored_in_a_container(runtime: Runtime, make: Make) -> None:
+    await runtime.stop_zygote()
+    before = [disposition(signum, [SIG_IGN, 0, 0, 0]) for signum in (1, LIBRARY_SIGNAL)]
+    await runtime.ensure_zygote()
+    for signum, was in zip((1, LIBRARY_SIGNAL), before, strict=True):
+        disposition(signum, was)
+    container = make("/bin/cat", "/proc/self/status")
+    await container.start()
+    await container.ended()
+    assert status_fields(container.output())["SigIgn"] == f"{0:016x}"
+
+
+def disposition(signum: int, new: list[int]) -> list[int]:
+    """Set it past the C library, which refuses its own signals; returns what it was."""
+    old = (ctypes.c_ulong * 4)()
+    wished = (ctypes.c_ulong * 4)(*new)
+    number = NUMBERS["rt_sigaction"]
+    assert ctypes.CDLL(None).syscall(ctypes.c_long(number), ctypes.c_long(signum), wished, old, ctypes.c_long(8)) == 0
+    return list(old)
 
 
 async def test_other_users_have_no_capability_in_hand(run: Run) -> None:
