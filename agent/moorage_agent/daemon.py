@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 
 from moorage_agent import shutdown, systemd, uninstall
@@ -21,7 +22,7 @@ from moorage_agent.journal import rotate
 from moorage_agent.leftovers import Leftovers, nearly_full
 from moorage_agent.paths import Paths
 from moorage_agent.prober import Prober
-from moorage_agent.protocol import Feature
+from moorage_agent.protocol import Feature, HostFacts
 from moorage_agent.pulls import Puller
 from moorage_agent.report import Reporter
 from moorage_agent.runtime.runtime import ContainerState
@@ -29,6 +30,7 @@ from moorage_agent.state import HostState, TaskStore
 from moorage_agent.steps import PullImage, image_steps
 from moorage_agent.task_state import ImageView, Seen
 from moorage_agent.values import ValueStore, source_keys
+from moorage_agent.volumes import volume_keys
 from moorage_agent.world import TaskState, World
 
 log = logging.getLogger("moorage.daemon")
@@ -53,7 +55,14 @@ class Daemon:
         self._reporter = Reporter(world, clock)
         self._prober = Prober(world, runtime, clock=clock, verdict=self._on_verdict)
         self._executor = Executor(
-            world, runtime=runtime, images=images, store=self._store, paths=paths, clock=clock, features=self._features
+            world,
+            runtime=runtime,
+            images=images,
+            store=self._store,
+            paths=paths,
+            clock=clock,
+            features=self._features,
+            volumes_made=self._on_volumes,
         )
         self._loop = ApplyLoop(world, self._executor, clock=clock, pull=self._on_pull, ask=self._ask, changed=self._on_change)
         self._puller = Puller(world, images, pull, clock=clock, changed=self._on_image, ask=self._ask_again)
@@ -135,6 +144,14 @@ class Daemon:
         if state.seen is None or (container.run, container.exit is not None) >= (state.seen.run, state.seen.exit is not None):
             state.seen = Seen(container.run, container.pid, container.started_at, container.exit)
 
+    def _on_volumes(self) -> None:
+        if self._reporter.facts is not None:
+            self._say_facts(self._reporter.facts)
+
+    def _say_facts(self, facts: HostFacts) -> None:
+        """Volumes are read last and here: where a Service made anew finds its data hangs on them, and `facts` took their time."""
+        self._reporter.facts_changed(dataclasses.replace(facts, volumes=volume_keys(self._paths)))
+
     def _take(self, touched: set[str]) -> None:
         """A new document is in force."""
         self._puller.drop_unwanted({image.digest for image in self._world.wished_images()})
@@ -189,7 +206,7 @@ class Daemon:
             self._executor.save_again()
             self.desk.save_again()
             self.desk.ask(self._world.values.missing(self._world.keys_in_use()), again=True)
-            self._reporter.facts_changed(await executor(None, host_facts, self._paths, self._host_id, self._runtime.features()))
+            self._say_facts(await executor(None, host_facts, self._paths, self._host_id, self._runtime.features()))
             await self._sweep()
             rotate(self._paths.agent_log)
 

@@ -33,7 +33,7 @@ _PASSING = {errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EMFILE, errno.ENFILE
 
 
 class Executor:
-    """`features`: what this host can do, as far as known."""
+    """`features`: what this host can do, as far as known; `volumes_made` hears that there are new ones, before their task starts."""
 
     def __init__(
         self,
@@ -45,8 +45,10 @@ class Executor:
         paths: Paths,
         clock: Callable[[], Moment],
         features: Callable[[], tuple[Feature, ...]],
+        volumes_made: Callable[[], None],
     ) -> None:
         self._features = features
+        self._volumes_made = volumes_made
         self._world = world
         self._runtime = runtime
         self._images = images
@@ -141,6 +143,7 @@ class Executor:
         await asyncio.get_running_loop().run_in_executor(
             None, lambda: make_volumes(spec, image.layers, paths=self._paths, node_name=node_name)
         )
+        self._volumes_made()
 
     @property
     def _node_name(self) -> str:

@@ -66,6 +66,7 @@ class Simulation:
             paths=self.paths,
             clock=self.clock,
             features=lambda: (),
+            volumes_made=lambda: None,
         )
         for uid in self.store.known():
             state, spec = TaskState(uid, record=self.store.record(uid)), self.store.spec(uid)

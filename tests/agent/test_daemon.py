@@ -20,6 +20,7 @@ from moorage_agent.protocol import (
     Healthcheck,
     ImageSource,
     ImageSpec,
+    Mount,
     Restart,
     content_hash,
     to_wire,
@@ -381,6 +382,15 @@ async def test_without_a_document_containers_are_left_alone(node: FakeNode, oper
     node.start()
     await asyncio.sleep(0.1)
     assert node.runtime.alive() == {uid(1)}
+
+
+async def test_a_new_volume_is_told_no_later_than_that_its_task_runs(node: FakeNode, operator: OperatorEnd) -> None:
+    node.images.held[IMAGE] = dataclasses.replace(node.images.held[IMAGE], layers=(node.paths.root,))
+    container = Container(command=("run",), mounts=(Mount("/data", "volume", "default/shop/data"),))
+    await operator.push(document(task(1, container=container)))
+    await operator.until(lambda: operator.tasks[uid(1)].state == "Running")
+    told = [report.facts.volumes for report in operator.reports if report.facts is not None]
+    assert told[-1] == ("default/shop/data",), "where a Service made anew finds its data hangs on it"
 
 
 async def test_uninstall_stops_everything_and_keeps_volumes(node: FakeNode, operator: OperatorEnd) -> None:
