@@ -12,7 +12,7 @@ help:
 $(VENV)/ready: pyproject.toml constraints.txt
 	@echo "preparing the Python environment in $(VENV)"
 	@test -x $(BIN)/pip || tests/machine/make_venv.sh $(PYTHON) $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install --quiet --no-cache-dir --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: $(VENV)/ready ## set up a swarm on this machine, run a Stack on it, take it down (KEEP=1 leaves it running)

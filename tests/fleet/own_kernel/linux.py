@@ -13,15 +13,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from tests.machine import MissingOnMachine, cache_dir, once
-from tests.machine.debs import download, unpack, unpacked
+from tests.machine.debian_root import make_debian_root, remove_root
+from tests.machine.debs import download, unpack
 
 SOURCE = "linux-source-7.2"
 SUITE = "sid"
 CONFIG = Path(__file__).with_name("linux.config")
+TOOLS = ("gcc", "libc6-dev", "make", "bc", "flex", "bison", "xz-utils")
+TREE = f"usr/src/{SOURCE}"
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "ARCH": "um", "LC_ALL": "C"}
 OBJECTS = 1900  # about what is compiled, for the progress shown
 
 
@@ -32,18 +35,21 @@ def linux() -> Path:
 
 
 def build(target: Path) -> None:
+    """In a Debian of its own, because a machine may have no compiler."""
     require(platform.machine() == "x86_64", "User Mode Linux is built for x86_64 only")
-    for program in ("gcc", "make", "bc", "xz"):
-        require(shutil.which(program) is not None, f"{program} is missing: a kernel cannot be built")
-    tree = unpack_source(target / ".source")
-    environment = build_environment()
-    make(tree, environment, "defconfig")
-    subprocess.run(["scripts/kconfig/merge_config.sh", "-m", ".config", CONFIG], cwd=tree, env=environment, check=True, capture_output=True)
-    make(tree, environment, "olddefconfig")
-    require_options((tree / ".config").read_text())
-    compile_with_progress(tree, environment)
-    subprocess.run(["strip", "-o", target / "linux", tree / "linux"], check=True)
-    shutil.rmtree(target / ".source")
+    print("building a kernel, once: a Debian with a compiler first", file=sys.stderr, flush=True)
+    root = target / ".root"
+    make_debian_root(root, *TOOLS)
+    unpack_source(root)
+    make(root, "defconfig")
+    shutil.copy(CONFIG, root / "bench.config")
+    run(root, "scripts/kconfig/merge_config.sh", "-m", ".config", "/bench.config")
+    make(root, "olddefconfig")
+    require_options((root / f"{TREE}/.config").read_text())
+    compile_with_progress(root)
+    run(root, "strip", "-o", "/linux", "linux")
+    shutil.copy(root / "linux", target / "linux")
+    remove_root(root)
 
 
 def require(fact: bool, otherwise: str) -> None:
@@ -51,35 +57,28 @@ def require(fact: bool, otherwise: str) -> None:
         raise MissingOnMachine(otherwise)
 
 
-def unpack_source(folder: Path) -> Path:
+def unpack_source(root: Path) -> None:
     """Without the documentation, but for what the configuration reads of it."""
-    folder.mkdir()
-    (archive,) = download(SOURCE, folder, suite=SUITE)
-    unpack(archive, folder)
+    (archive,) = download(SOURCE, root, suite=SUITE)
+    unpack(archive, root)
     archive.unlink()
-    tarball = folder / f"usr/src/{SOURCE}.tar.xz"
-    top = SOURCE
-    subprocess.run(
-        ["tar", "-xf", tarball, "-C", folder, "--exclude", f"{top}/Documentation/[!K]*", "--exclude", f"{top}/tools/testing"], check=True
-    )
-    tarball.unlink()
-    return folder / top
+    (root / TREE).mkdir()
+    left_out = (f"--exclude={SOURCE}/{name}" for name in ("Documentation/[!K]*", "tools/testing"))
+    run(root, "tar", "-xf", f"/{TREE}.tar.xz", "--strip-components=1", *left_out)
 
 
-def build_environment() -> dict[str, str]:
-    tools = unpacked("flex", "bison", "m4")
-    return {
-        "PATH": f"{tools}/usr/bin:{os.environ.get('PATH', os.defpath)}",
-        "BISON_PKGDATADIR": f"{tools}/usr/share/bison",
-        "M4": f"{tools}/usr/bin/m4",
-        "ARCH": "um",
-        "LC_ALL": "C",
-    }
+def make(root: Path, *targets: str) -> None:
+    run(root, "make", *targets)
 
 
-def make(tree: Path, environment: dict[str, str], *targets: str) -> None:
-    done = subprocess.run(["make", *targets], cwd=tree, env=environment, capture_output=True, text=True)
-    require(done.returncode == 0, f"the kernel's make {' '.join(targets)} failed: {done.stderr[-600:]}")
+def run(root: Path, *command: str) -> None:
+    """There, in the kernel's tree."""
+    done = subprocess.run(there(root, *command), env=ENVIRONMENT, capture_output=True, text=True)
+    require(done.returncode == 0, f"{' '.join(command)} failed for the kernel: {done.stderr[-600:]}")
+
+
+def there(root: Path, *command: str) -> list[str | Path]:
+    return ["chroot", root, "env", "-C", f"/{TREE}", *command]
 
 
 def require_options(config: str) -> None:
@@ -89,9 +88,9 @@ def require_options(config: str) -> None:
     require(not lost, f"this kernel source does not offer {', '.join(lost)}")
 
 
-def compile_with_progress(tree: Path, environment: dict[str, str]) -> None:
-    command: Sequence[str] = ["make", f"-j{os.cpu_count() or 1}", "linux"]
-    with subprocess.Popen(command, cwd=tree, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+def compile_with_progress(root: Path) -> None:
+    command = there(root, "make", f"-j{os.cpu_count() or 1}", "linux")
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         lines: list[str] = []
         reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
         reader.start()

@@ -6,17 +6,14 @@ Each host writes to a layer of its own over it.
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.machine import MissingOnMachine, cache_dir, once
-from tests.machine.debs import unpacked
+from tests.machine import cache_dir, once
+from tests.machine.debian_root import LEFT_OUT, SUITE, make_debian_root, remove_root
 
-SUITE = "bookworm"
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "iproute2", "nftables", "ca-certificates", "kmod", "procps")
-LEFT_OUT = ("doc", "locale", "man", "info")
 SETUP = Path(__file__).with_name("bench-setup")
 UNIT = Path(__file__).with_name("bench-setup.service")
 SSHD = "PermitRootLogin prohibit-password\nPasswordAuthentication no\nUseDNS no\n"
@@ -30,29 +27,16 @@ def root_image() -> Path:
 
 
 def make(target: Path) -> None:
-    if os.geteuid() != 0:
-        raise MissingOnMachine("a root file system is made by root only")
     print("making a Debian root file system, once: about half a minute", file=sys.stderr, flush=True)
     root = target / "root"
-    bootstrap(root)
+    make_debian_root(root, *PACKAGES)
     furnish(root)
     image = target / "base.ext4"
     with open(image, "wb") as file:
         file.truncate(SIZE_MB << 20)
     options = ["-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", "-J", "size=32"]
     subprocess.run(["mkfs.ext4", *options, "-d", root, image], check=True, capture_output=True)
-    subprocess.run(["rm", "-rf", "--one-file-system", root], check=True)
-
-
-def bootstrap(root: Path) -> None:
-    programs = unpacked("mmdebstrap") / "usr/bin"
-    command: list[str | Path] = [programs / "mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
-    command += ["--aptopt=APT::Install-Recommends false", "--dpkgopt=force-unsafe-io"]
-    command += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in LEFT_OUT]
-    environment = {**os.environ, "LC_ALL": "C", "PATH": f"{programs}:{os.environ['PATH']}:/usr/sbin:/sbin"}
-    done = subprocess.run([*command, SUITE, root], capture_output=True, text=True, env=environment)
-    if done.returncode != 0:
-        raise MissingOnMachine(f"mmdebstrap could not make a root file system: {done.stderr.strip()[-800:]}")
+    remove_root(root)
 
 
 def furnish(root: Path) -> None:
