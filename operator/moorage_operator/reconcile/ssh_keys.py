@@ -52,6 +52,9 @@ class SshKeys:
             ) from error
         data = found.get("data") or {}
         if PRIVATE_KEY not in data:
-            raise InvalidSpec(f"Secret {secret} in namespace {key.namespace} has no key {PRIVATE_KEY}", reason="SecretMissing")
+            raise InvalidSpec(
+                f"Secret {secret} in namespace {key.namespace} has no key {PRIVATE_KEY}: write the private key under this name",
+                reason="SecretMissing",
+            )
         certificate = data.get(CERTIFICATE)
         return Credentials(base64.b64decode(data[PRIVATE_KEY]), base64.b64decode(certificate) if certificate else None)

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from moorage_operator.api.resource import Resource as Model
 from moorage_operator.errors import InvalidSpec
 from moorage_operator.kube.cache import Cache, Change
-from moorage_operator.kube.object import Key, Obj, uid_of
+from moorage_operator.kube.object import Key, Obj, key_of, uid_of
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +63,7 @@ class Typed(Generic[M]):
         try:
             return self._model.parse(obj)
         except InvalidSpec as error:
-            log.warning(
-                "an object cannot be read", extra={"kind": self._model.KIND.name, "name": obj["metadata"]["name"], "error": str(error)}
-            )
+            log.warning("an object cannot be read", extra={"kind": self._model.KIND.name, "object": str(key_of(obj)), "error": str(error)})
             return None
 
     def _all(self, objects: Iterable[Obj]) -> Iterator[M]:
