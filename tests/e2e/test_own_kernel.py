@@ -154,9 +154,10 @@ def test_after_a_reboot_tasks_come_back_without_the_operator_and_those_with_secr
     took = time.monotonic() - began
     pair.swarm.eventually("what was there is back", lambda: containers(host, WEB), timeout_s=PATIENCE_S)
     pair.swarm.eventually("with a clean end too", lambda: containers(host, f"sh -c {goodbye}"), timeout_s=PATIENCE_S)
-    logs = f"{host.console()[-4000:]}\n{host.run('tail', '-n', '30', '/var/lib/moorage/state/agent.log').stdout}"
+    asked = host.run("sh", "-c", "cat /var/lib/moorage/volumes/*/*/*/goodbye", check=False).stdout
+    logs = f"{host.console()[-4000:]}\n{host.run('tail', '-n', '50', '/var/lib/moorage/state/agent.log').stdout}"
+    assert asked == "asked\n", f"the container was not stopped as it wishes to be\n{logs}"
     assert took < 60, f"the reboot waited {took:.0f} s, for containers that ignore SIGTERM?\n{logs}"
-    assert host.run("sh", "-c", "cat /var/lib/moorage/volumes/*/*/*/goodbye").stdout == "asked\n"
     assert not containers(host, "sleep 400006")
     assert "WaitingForSecrets" in agent(host, "ps")
     pair.swarm.start_operator()

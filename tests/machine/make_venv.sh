@@ -12,4 +12,5 @@ apt="apt-get -qq -o Dir::State=$work/state -o Dir::State::status=/var/lib/dpkg/s
 $apt update
 (cd "$work" && $apt download python3-pip-whl && dpkg -x python3-pip-whl_*.deb .)
 "$python" -m venv --without-pip "$folder"
-"$folder/bin/python" "$work"/usr/share/python-wheels/pip-*.whl/pip install --quiet --no-index --find-links "$work/usr/share/python-wheels" pip
+pip=$(echo "$work"/usr/share/python-wheels/pip-*.whl)/pip
+"$folder/bin/python" "$pip" install --quiet --no-index --find-links "$work/usr/share/python-wheels" pip
