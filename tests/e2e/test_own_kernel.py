@@ -144,10 +144,11 @@ def test_after_a_reboot_tasks_come_back_without_the_operator_and_those_with_secr
     pair.swarm.kubectl("create", "secret", "generic", "key", "--from-literal=key=4711")
     env = [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "key", "key": "key"}}}]
     pair.run("vault", host, "sleep", "400006", task={"env": env})
-    goodbye = "trap 'echo asked >> /data/goodbye; exit 0' USR1; while :; do sleep 1; done"
+    goodbye = "trap 'echo asked >> /data/goodbye; exit 0' USR1; echo ready; while :; do sleep 1; done"
     mounts = [{"target": "/data", "volume": {"name": "data"}}]
     policy = {"condition": "OnFailure"}
     pair.run("polite", host, "sh", "-c", goodbye, task={"mounts": mounts, "stopSignal": "SIGUSR1", "restart": policy})
+    pair.swarm.eventually("it can be asked", lambda: "ready" in pair.logs("polite"), timeout_s=PATIENCE_S)
     pair.swarm.operator.stop()
     began = time.monotonic()
     host.reboot(timeout_s=180)
