@@ -16,7 +16,7 @@ SLICE = "moorage.slice"
 
 
 def unit_text(python: str, home: str, *, log: str) -> str:
-    """The unit of the agent unpacked at `home`."""
+    """The unit of the agent unpacked at `home`. It may be killed at any moment, so it is not waited for, but while it stops containers."""
     return f"""[Unit]
 Description=Moorage agent: runs the containers of this node
 After=network-online.target local-fs.target
@@ -28,6 +28,7 @@ Type=notify
 ExecStart={python} -I -S -E {home} serve
 Restart=on-failure
 RestartSec=1
+TimeoutStopSec=20
 StandardOutput=append:{log}
 StandardError=inherit
 OOMScoreAdjust=-900
