@@ -270,8 +270,9 @@ class Session:
                 group.create_task(self._receive(wire))
                 group.create_task(self._push_documents(wire))
                 group.create_task(self._beat(wire))
-        except* (MoorageError, ProtocolError) as errors:
-            raise errors.exceptions[0] from errors
+        except ExceptionGroup as errors:  # not except*: what is raised there comes out wrapped in a group before Python 3.11.4
+            _, bugs = errors.split((MoorageError, ProtocolError))
+            raise bugs or errors.exceptions[0] from errors
 
     async def _receive(self, wire: Wire) -> None:
         async for message, _payload in wire.messages():
