@@ -45,7 +45,7 @@ class Docker:
         self.run("swarm", "leave", "--force", check=False)
         if self._server is not None:
             self._server.stop(grace_s=30)
-        subprocess.run(["umount", "-R", self.folder / "exec" / "netns"], stderr=subprocess.DEVNULL, check=False)
+        subprocess.run(["umount", self.folder / "exec/netns/default"], stderr=subprocess.DEVNULL, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, *args: str, check: bool = True, stdin: bytes | None = None) -> str:
@@ -59,8 +59,9 @@ class Docker:
         self.run("import", "-", name, stdin=subprocess.run(["tar", "-C", root, "-c", "."], capture_output=True, check=True).stdout)
 
     def apply(self, name: str, image: str, replicas: int, *command: str) -> float:
-        """Seconds from the end of `docker service create` to all replicas running."""
-        self.run("service", "create", "-d", "--name", name, "--network", "host", "--replicas", str(replicas), image, *command)
+        """Seconds from the end of `docker service create` to all replicas running. Told to end they end: no grace is waited for."""
+        how = ("--network", "host", "--stop-signal", "SIGKILL", "--replicas", str(replicas))
+        self.run("service", "create", "-d", "--name", name, *how, image, *command)
         started = time.monotonic()
         self._until(name, f"{replicas}/{replicas}")
         return time.monotonic() - started
