@@ -22,6 +22,8 @@ from moorage_agent.runtime import record, seccomp_profile
 from moorage_agent.runtime.launch import Launch
 from moorage_agent.runtime.runtime import Runtime
 
+from tests.agent.runtime.test_imports import imported
+from tests.bench.figure import figure, show
 from tests.machine.debs import unpacked
 from tests.machine.scratch import scratch_folder
 from tests.root.runtime.host import busybox_root
@@ -49,19 +51,14 @@ async def _measure(starts: int) -> list[dict[str, Any]]:
         await runtime.stop_zygote()
         runtime.close()
         shutil.rmtree(folder)
-    ours, theirs = (sorted(column)[starts // 2] * 1000 for column in zip(*pairs, strict=True))
-    return [
-        figure("start_p50_vs_runc", round(ours, 2), round(theirs, 2), "ms", starts),
-        figure("shim_uss_mib", round(uss / 1024, 3), SHIM_TARGET_MIB, "MiB", IDLE),
-    ]
+    ours, theirs = ([seconds * 1000 for seconds in column] for column in zip(*pairs, strict=True))
+    return [figure("start_p50_vs_runc", ours, "ms", theirs), figure("shim_uss_mib", uss, "MiB"), zygote_modules()]
 
 
-SHIM_TARGET_MIB = 1.0
-
-
-def figure(name: str, ours: float, peer: float, unit: str, n: int) -> dict[str, Any]:
-    load = os.getloadavg()[0]
-    return {"figure": name, "ours": ours, "peer": peer, "ratio": round(ours / peer, 3), "unit": unit, "n": n, "load": round(load, 1)}
+def zygote_modules() -> dict[str, Any]:
+    """Of the standard library, beyond the bare interpreter."""
+    names = [name for name in imported() if not name.startswith("moorage_agent")]
+    return figure("zygote_modules", [len(names)], "modules")
 
 
 def _paths(folder: Path) -> Paths:
@@ -81,13 +78,13 @@ async def _ours(runtime: Runtime, layer: Path) -> float:
     return took
 
 
-async def _idle_supervisors(runtime: Runtime, layer: Path) -> float:
-    """Median unique memory of a supervisor, KiB."""
+async def _idle_supervisors(runtime: Runtime, layer: Path) -> list[float]:
+    """Unique memory of each supervisor, MiB."""
     uids = [str(uuid.uuid4()) for _ in range(IDLE)]
     for uid in uids:
         await runtime.start(Launch(uid=uid, run=1, layers=(str(layer),), argv=("/bin/sleep", "1000"), resources=LIMITS))
     states = [record.read_state(runtime.paths.task_run(uid)) for uid in uids]
-    return sorted(_unique_kib(state["shim"]) for state in states if state is not None)[IDLE // 2]
+    return [_unique_kib(state["shim"]) / 1024 for state in states if state is not None]
 
 
 def _unique_kib(pid: int) -> float:
@@ -129,6 +126,10 @@ def _seccomp() -> dict[str, Any]:
     return {"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"], "syscalls": rules}
 
 
-if __name__ == "__main__":
+def main() -> None:
     for line in measure_start():
-        print(json.dumps(line))
+        show(line)
+
+
+if __name__ == "__main__":
+    main()
