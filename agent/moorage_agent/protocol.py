@@ -389,7 +389,7 @@ class ResolvedImage:
 #   refused    code (OwnedByAnotherSwarm, DuplicateHost, StaleEpoch, StaleRevision), message, epoch
 #   need       keys of values the agent lacks
 #   report     report: NodeReport
-#   resolved   id, image: ResolvedImage | id, error {code, message}
+#   resolved   id, image: ResolvedImage | id, error {code, message, retryAfterS: when another try may help}
 #   done       id | id, error {code, message}
 #   pong       at
 #   error      code, message: a frame of unknown type, or malformed

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from moorage_agent.errors import AgentError, Refused
+from moorage_agent.errors import AgentError, ImageError, Refused
 from moorage_agent.ownership import Claim, claim_of
 from moorage_agent.protocol import (
     PROTOCOL,
@@ -191,7 +191,8 @@ class Session:
             try:
                 found = await work()
             except AgentError as error:
-                found = {"type": kind, "error": {"code": error.code, "message": error.message}}
+                later_s = error.retry_after_s if isinstance(error, ImageError) else None
+                found = {"type": kind, "error": {"code": error.code, "message": error.message, "retryAfterS": later_s}}
             except Exception as error:
                 log.exception("an answer failed by a bug", extra={"fields": {"kind": kind}})
                 found = {"type": kind, "error": {"code": "AgentBug", "message": repr(error)}}

@@ -84,11 +84,12 @@ class HostUnsuitable(MoorageError):
 
 
 class AgentError(MoorageError):
-    """The agent refused or failed; `reason` is its code."""
+    """The agent refused or failed; `reason` is its code, `retry_after_s` when another try may help, as far as it said."""
 
-    def __init__(self, message: str, *, reason: str) -> None:
+    def __init__(self, message: str, *, reason: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class Cause(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any
 
 from moorage_agent.clock import clock_of
 from moorage_agent.daemon import Daemon
+from moorage_agent.errors import ImageError
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import (
     PROTOCOL,
@@ -30,6 +31,7 @@ from moorage_agent.values import ValueStore
 from tests.agent.fake_host import FakeImages, FakeRuntime
 
 WITHIN_S = 5.0
+BUSY = "r.example/busy:1"
 
 
 class FakeNode:
@@ -149,5 +151,7 @@ async def fake_node(paths: Paths, images: FakeImages) -> AsyncIterator[FakeNode]
 
 
 def resolve(source: ImageSource, values: Callable[[str], bytes], store: Any) -> ResolvedImage:
+    if source.reference == BUSY:
+        raise ImageError("RateLimited", "ask later", 70)
     credentials = values(source.credentials).decode() if source.credentials else "nobody"
     return ResolvedImage("sha256:" + "d" * 64, "linux/amd64", 1, ImageConfig(user=credentials))

@@ -29,7 +29,7 @@ from moorage_agent.state import HostState
 from moorage_agent.volumes import make_volume, volume_keys
 
 from tests.agent.fake_host import IMAGE, FakeImages, document, task, uid
-from tests.agent.operator_end import FakeNode, OperatorEnd, fake_node
+from tests.agent.operator_end import BUSY, FakeNode, OperatorEnd, fake_node
 
 KEY = "secret/default/db/password/0123456789abcdef"
 
@@ -317,6 +317,11 @@ async def test_a_resolve_without_its_credentials_says_why(operator: OperatorEnd)
     )
     resolved = await operator.hear("resolved")
     assert resolved["error"]["message"] == "Secret default/registry is missing"
+
+
+async def test_a_registry_that_asks_for_patience_is_passed_on(operator: OperatorEnd) -> None:
+    operator.send({"type": "resolve", "id": 79, "source": {"kind": "Registry", "reference": BUSY}})
+    assert (await operator.hear("resolved"))["error"] == {"code": "RateLimited", "message": "ask later", "retryAfterS": 70}
 
 
 async def test_health_decides(node: FakeNode, operator: OperatorEnd) -> None:

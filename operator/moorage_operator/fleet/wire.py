@@ -121,7 +121,7 @@ class Wire:
             return
         error = message.get("error")
         if error:
-            waiting.set_exception(AgentError(str(error.get("message")), reason=str(error.get("code"))))
+            waiting.set_exception(_agent_error(error))
         else:
             waiting.set_result(message)
 
@@ -140,3 +140,10 @@ class Wire:
 
     def abort(self) -> None:
         self._channel.close()
+
+
+def _agent_error(said: dict[str, Any]) -> AgentError:
+    later_s = said.get("retryAfterS")
+    return AgentError(
+        str(said.get("message")), reason=str(said.get("code")), retry_after_s=later_s if isinstance(later_s, int | float) else None
+    )

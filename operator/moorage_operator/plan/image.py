@@ -26,7 +26,7 @@ _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A try of one node that failed. `retry_after_s` None: the agent says that only a change helps."""
+    """A try of one node that failed. `retry_after_s`: how long its registry asked to be left alone."""
 
     node: str
     at: datetime

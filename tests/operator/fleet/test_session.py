@@ -32,6 +32,7 @@ from moorage_operator.fleet.session import Claim, Link, Session, Wish
 from tests.operator.fleet.sshd import LoopbackSshd, Process
 
 ARCHIVE = archive_of({"__main__.py": b"the agent"})
+NO_SUCH_TAG = {"code": "NotFound", "message": "no such tag", "retryAfterS": 70}
 FACTS = HostFacts("host-id", "n1", "Debian 12", "6.1", "amd64", "boot", "3.11.2", ARCHIVE.sha256, 2000, 1 << 30, "v2")
 
 
@@ -87,7 +88,7 @@ class Agent:
 
     def _resolve(self, message: dict[str, Any]) -> None:
         if message["source"]["reference"] == "bad":
-            self.say({"type": "resolved", "id": message["id"], "error": {"code": "NotFound", "message": "no such tag"}})
+            self.say({"type": "resolved", "id": message["id"], "error": NO_SUCH_TAG})
         else:
             image = ResolvedImage("sha256:1", "linux/amd64", 5, ImageConfig())
             self.say({"type": "resolved", "id": message["id"], "image": to_wire(image)})
@@ -223,7 +224,7 @@ async def test_resolve_answers_or_tells_the_agents_reason() -> None:
         assert (await link.resolve(ImageSource("Registry", reference="good"))).digest == "sha256:1"
         with pytest.raises(AgentError, match="no such tag") as caught:
             await link.resolve(ImageSource("Registry", reference="bad"))
-        assert caught.value.reason == "NotFound"
+        assert (caught.value.reason, caught.value.retry_after_s) == ("NotFound", 70)
 
 
 async def test_a_question_ends_when_the_connection_does() -> None:
