@@ -16,6 +16,7 @@ from moorage_agent.paths import Paths
 from moorage_agent.runtime import record, supervisor
 from moorage_agent.runtime.observed import SUPERVISOR_LOST, ContainerState, is_unburied, observe_one
 
+LOOKS_S = (0.05, 0.25)  # the socket holds 10 datagrams (net.unix.max_dgram_qlen) and more containers may end at once
 PATIENCE_S = 1.0  # for a supervisor to write, or the zygote to send another one
 
 
@@ -102,7 +103,13 @@ class Witness:
     def _process_ended(self, uid: str, run: int) -> None:
         assert self._loop is not None
         self._loop.remove_reader(self._pidfds[uid, run])
+        for after_s in LOOKS_S:
+            self._loop.call_later(after_s, self._look, uid, run)
         self._loop.call_later(PATIENCE_S, self._settle, uid, run)
+
+    def _look(self, uid: str, run: int) -> None:
+        if self._loop is not None and self._told.get(uid) != run:
+            self._tell(uid)
 
     def _settle(self, uid: str, run: int) -> None:
         """Pass on what is recorded by now; record it ourselves if nobody is left to."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 import uuid
 from pathlib import Path
 
 import pytest
 from moorage_agent.errors import InvalidTask, StartFailed
+from moorage_agent.runtime import witness
 from moorage_agent.runtime.runtime import Runtime
 
 from tests.root.runtime.conftest import Make, Run
@@ -43,6 +45,19 @@ async def test_exit_is_heard_of_at_once(make: Make, runtime: Runtime) -> None:
     await container.start()
     state = await asyncio.wait_for(runtime.next_exit(), 10)
     assert (state.uid, state.exit and state.exit.code) == (container.uid, 9)
+
+
+async def test_more_exits_at_once_than_the_socket_holds_are_heard_of_soon(
+    make: Make, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(witness, "PATIENCE_S", 600.0)
+    containers = [make("/bin/sleep", "1000") for _ in range(30)]
+    await asyncio.gather(*(container.start() for container in containers))
+    for container in containers:
+        runtime.kill(container.uid)
+    time.sleep(0.5)  # noqa: ASYNC251 - the loop is busy while the supervisors speak
+    ended = {(await asyncio.wait_for(runtime.next_exit(), 10)).uid for _ in containers}
+    assert ended == {container.uid for container in containers}
 
 
 async def test_program_that_is_not_there_is_127(make: Make) -> None:
