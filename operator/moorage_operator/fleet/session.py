@@ -263,16 +263,21 @@ class Session:
         )
 
     async def _converse(self, wire: Wire) -> None:
-        """Until the connection ends or the agent refuses us; the first failure of any part ends them all."""
+        """Until the connection ends or the agent refuses us; the first failure of any part ends them all.
+
+        No TaskGroup: in early Python 3.11 (Debian 12's) the task that had a failed one stays marked as cancelled, and its next time limit
+        ends it.
+        """
         self._dirty.set()
+        parts = [asyncio.create_task(part) for part in (self._receive(wire), self._push_documents(wire), self._beat(wire))]
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._receive(wire))
-                group.create_task(self._push_documents(wire))
-                group.create_task(self._beat(wire))
-        except ExceptionGroup as errors:  # not except*: what is raised there comes out wrapped in a group before Python 3.11.4
-            _, bugs = errors.split((MoorageError, ProtocolError))
-            raise bugs or errors.exceptions[0] from errors
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_EXCEPTION)
+            for part in done:
+                part.result()
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
 
     async def _receive(self, wire: Wire) -> None:
         async for message, _payload in wire.messages():
