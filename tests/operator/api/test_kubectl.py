@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,23 @@ def test_an_example_applies_on_the_server_side_and_then_nothing_changes(door: Do
     door.plane.kubectl("apply", "--server-side", "--validate=strict", "-f", example)
     assert versions() == before
     door.plane.kubectl("diff", "--server-side", "-f", without_secrets(example))
+
+
+@pytest.mark.parametrize(
+    "labels", [{"commonLabels": {"team": "shop"}}, {"labels": [{"pairs": {"team": "shop"}, "includeSelectors": True}]}]
+)
+def test_a_kustomization_with_common_labels_changes_labels_alone(door: Door, example: Path, labels: dict[str, Any]) -> None:
+    """Kustomize knows selectors of Kubernetes' own Service and Deployment; ours must not be taken for one."""
+    (example.parent / "kustomization.yaml").write_text(yaml.safe_dump({"resources": [example.name], **labels}))
+    built = list(yaml.safe_load_all(door.plane.kubectl("kustomize", example.parent).stdout))
+    assert all(document["metadata"]["labels"]["team"] == "shop" for document in built)
+    assert sorted(map(spec_of, built)) == sorted(map(spec_of, documents(example)))
+    door.plane.kubectl("apply", "--validate=strict", "-k", example.parent)
+    door.plane.kubectl("apply", "--validate=strict", "-k", example.parent)
+
+
+def spec_of(document: dict[str, Any]) -> str:
+    return json.dumps([document["kind"], document["metadata"]["name"], document.get("spec")], sort_keys=True)
 
 
 def without_secrets(example: Path) -> Path:
