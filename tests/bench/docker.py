@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.fleet.links import configure
 from tests.machine.debs import environment_of, unpacked
 from tests.machine.process import Server
 from tests.machine.scratch import scratch_folder
@@ -46,6 +47,7 @@ class Docker:
         if self._server is not None:
             self._server.stop(grace_s=30)
         subprocess.run(["umount", self.folder / "exec/netns/default"], stderr=subprocess.DEVNULL, check=False)
+        configure("link delete docker_gwbridge", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, *args: str, check: bool = True, stdin: bytes | None = None) -> str:
