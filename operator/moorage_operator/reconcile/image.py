@@ -61,7 +61,9 @@ async def _resolve(step: Resolve, image: Image, attempts: list[Attempt], world: 
 
 
 def _attempt(node: str, error: MoorageError, now: datetime) -> Attempt:
-    return Attempt(node, now, error.reason, str(error), getattr(error, "retry_after_s", None))
+    """Only what a registry asked for is waited for: of anything else the agent cannot know how soon a person mends it."""
+    asked_s = error.retry_after_s if isinstance(error, AgentError) and error.reason == "RateLimited" else None
+    return Attempt(node, now, error.reason, str(error), asked_s)
 
 
 def _unheard(holders: Holders, world: World) -> bool:
