@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.fleet import BareHost, Bridge, HostSpec, KernelHost
 from tests.fleet.own_kernel.linux import linux
@@ -14,6 +15,10 @@ from tests.kube import ControlPlane, Registry, binary
 from tests.machine import MissingOnMachine
 
 pytest_plugins = ["tests.skips"]
+
+# How fast examples come says something about the machine's load, nothing about the code.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -31,17 +31,23 @@ OVERDUE_AFTER_S: Final = 10.0
 DECIDED_AFTER: Final = timedelta(seconds=20)
 
 
+# A network heals node by node, as the next attempts come: those still silent must not be taken for the few that are lost.
+REPRIEVE: Final = timedelta(seconds=75)
+
+
 @dataclass(frozen=True, slots=True)
 class Losses:
     """`silent`: nodes by name, each with the time from which a loss counts. `given_up`: a person said that they will not come back.
 
-    `known`: all Node objects. `mass`: why nothing is replaced at present, or "".
+    `known`: all Node objects. `mass`: why nothing is replaced at present, or "". `reprieved`: until when nodes that fell with a mass are
+    waited for, though it is none any more.
     """
 
     known: frozenset[str]
     silent: Mapping[str, datetime] = field(default_factory=dict)
     given_up: frozenset[str] = frozenset()
     mass: str = ""
+    reprieved: Mapping[str, datetime] = field(default_factory=dict)
 
 
 class Fate(Enum):
@@ -59,8 +65,13 @@ class Verdict:
     at: datetime | None = None
 
 
-def losses(nodes: Iterable[Node], contacts: Mapping[str, Contact], *, leading_since: datetime, now: datetime) -> Losses:
-    """`contacts` are by uid of the Node; `leading_since` is when this process became leader: what it never heard gets a grace period."""
+def losses(
+    nodes: Iterable[Node], contacts: Mapping[str, Contact], *, leading_since: datetime, now: datetime, before: Losses | None = None
+) -> Losses:
+    """`contacts` are by uid of the Node; `leading_since` is when this process became leader: what it never heard gets a grace period.
+
+    `before`: what was found last.
+    """
     known, given_up, late, counted = set[str](), set[str](), list[Node](), 0
     in_time = now.timestamp() - OVERDUE_AFTER_S
     for node in nodes:
@@ -79,12 +90,18 @@ def losses(nodes: Iterable[Node], contacts: Mapping[str, Contact], *, leading_si
     if now < leading_since + RESTART_GRACE:
         quiet = [node for node in quiet if not _untried(node, contacts) or _unknown_since(node) is not None]
         overdue = [node for node in overdue if not _untried(node, contacts)]
-    fallen = [_fell_silent(node, contacts, leading_since) for node in overdue]
+    mass = _mass((_fell_silent(node, contacts, leading_since) for node in overdue), among=counted)
+    reprieved = before.reprieved if before is not None else {}
     return Losses(
         known=frozenset(known),
         silent={node.metadata.name: _counts_from(node, contacts, leading_since) for node in quiet},
         given_up=frozenset(given_up),
-        mass=_mass(fallen, among=counted),
+        mass=mass,
+        reprieved={
+            name: now + REPRIEVE if mass else reprieved[name]
+            for name in (node.metadata.name for node in overdue)
+            if mass or name in reprieved
+        },
     )
 
 
@@ -102,7 +119,7 @@ def verdict(node: str, rule: LossRule, found: Losses, *, now: datetime) -> Verdi
         return Verdict(Fate.WAITS, f"{silence}: waits for it, {rule.why}; if it is gone for good, set spec.outOfService on Node {node}")
     if found.mass:
         return Verdict(Fate.WAITS, f"{silence}; {found.mass}")
-    at = since + max(rule.after, DECIDED_AFTER)
+    at = max(since + max(rule.after, DECIDED_AFTER), found.reprieved.get(node, since))
     if now < at:
         return Verdict(Fate.WAITS, f"{silence}; replaced at {at.astimezone(UTC):%H:%M:%S} UTC if it stays so", at)
     return Verdict(Fate.LOST, f"{silence}, longer than {rule.after.total_seconds():g} s (unreachable.after)")

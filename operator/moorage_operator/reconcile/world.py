@@ -110,12 +110,14 @@ class World:
         """Which nodes are lost right now, and whether nothing may be concluded from it. Worked out anew when a link or Node changed."""
         now = self.now()
         if self._losses is None or not timedelta() <= now - self._losses_at <= LOSSES_HOLD:
-            self._losses, self._losses_at = losses(self.nodes, dict(self.fleet), leading_since=self.leadership.since, now=now), now
+            since, before = self.leadership.since, self._losses
+            self._losses = losses(self.nodes, dict(self.fleet), leading_since=since, now=now, before=before)
+            self._losses_at = now
         return self._losses
 
     def forget_losses(self) -> None:
         """A link or a Node has changed."""
-        self._losses = None
+        self._losses_at = _NEVER
 
     def write_status(self, resource: Resource, model: AnyModel, status: Model, *, after_s: float = 0.0) -> None:
         """Wants this status on the object, within `after_s`; nothing is written that is there already."""

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 from moorage_operator.api import Node
 from moorage_operator.errors import InvalidSpec
-from moorage_operator.plan.loss import Fate, Losses, Verdict, losses, verdict
+from moorage_operator.plan.loss import REPRIEVE, Fate, Losses, Verdict, losses, verdict
 from moorage_operator.plan.loss_rule import LossRule, check_disconnect, loss_rule
 
 from tests.operator.plan.fleets import NOON
@@ -26,8 +26,8 @@ def link(reason: str = "", *, heard: float | None = 0) -> Link:
     return Link(connected=not reason, reason=reason, last_frame_at=None if heard is None else at(heard).timestamp())
 
 
-def look(nodes: list[Node], links: dict[str, Link], *, now: float, leading: datetime = LEADING) -> Losses:
-    return losses(nodes, {f"uid-{name}": one for name, one in links.items()}, leading_since=leading, now=at(now))
+def look(nodes: list[Node], links: dict[str, Link], *, now: float, leading: datetime = LEADING, before: Losses | None = None) -> Losses:
+    return losses(nodes, {f"uid-{name}": one for name, one in links.items()}, leading_since=leading, now=at(now), before=before)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,18 @@ def test_a_mass_is_seen_before_the_first_of_it_can_be_replaced() -> None:
     assert set(found.silent) == {"n0"}
     assert verdict("n0", LossRule(after=timedelta(seconds=16)), found, now=at(16)).fate is Fate.WAITS
     assert found.mass.startswith("3 of 5 nodes")
+
+
+def test_a_mass_that_comes_back_one_by_one_loses_nobody_on_the_way() -> None:
+    mass = look(swarm(5), {f"n{index}": link("Unreachable") if index < 3 else link(heard=40) for index in range(5)}, now=45)
+    assert mass.mass
+    healing = {f"n{index}": link("Unreachable") if index < 1 else link(heard=50) for index in range(5)}
+    found = look(swarm(5), healing, now=52, before=mass)
+    assert not found.mass
+    one = verdict("n0", REPLACE, found, now=at(52))
+    assert (one.fate, one.at) == (Fate.WAITS, at(45) + REPRIEVE)
+    late = look(swarm(5), healing | {f"n{index}": link(heard=118) for index in range(1, 5)}, now=121, before=found)
+    assert verdict("n0", REPLACE, late, now=at(121)).fate is Fate.LOST, "it is waited for, but not for ever"
 
 
 def test_nodes_that_fall_one_by_one_are_no_mass() -> None:
