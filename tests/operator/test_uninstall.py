@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from moorage_operator import uninstall
 from moorage_operator.kube.client import KubeApi
 from moorage_operator.kube.clock import SystemClock
@@ -30,18 +28,6 @@ class HastyClock(SystemClock):
     async def sleep(self, seconds: float) -> None:
         self._waited_s += seconds
         await asyncio.sleep(0)
-
-
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeApi]:
-    async with FakeApi() as fake:
-        yield fake
-
-
-@pytest.fixture
-async def api(fake: FakeApi) -> AsyncIterator[KubeApi]:
-    async with KubeApi(fake.credentials, clock=SystemClock()) as api:
-        yield api
 
 
 async def make(api: KubeApi, resource: Resource, name: str, *finalizers: str, namespace: str = "default", **spec: Any) -> Obj:

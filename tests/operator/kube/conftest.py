@@ -38,10 +38,9 @@ class Server:
 
 
 @pytest.fixture
-async def fake() -> AsyncIterator[FakeApi]:
-    async with FakeApi() as fake:
-        fake.store.register(WIDGETS, selectable=("spec.color",), validate=wrong_with)
-        yield fake
+def fake(fake: FakeApi) -> FakeApi:
+    fake.store.register(WIDGETS, selectable=("spec.color",), validate=wrong_with)
+    return fake
 
 
 @pytest.fixture(scope="session")
