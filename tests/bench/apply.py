@@ -23,6 +23,9 @@ from tests.swarm import Swarm, service
 
 ROUNDS, PEER_ROUNDS = 10, 3
 COMMAND = ("sleep", "100000")
+ZYGOTE = "moorage_agent.runtime.entry"
+"""In the command line of the zygote and all it forks; it waits for them, so their CPU time becomes its own when they end."""
+
 PEER_IMAGE = "127.0.0.1:1/bench:1"
 """Swarm asks the registry although the image is there: this one refuses at once, and nothing leaves the machine."""
 
@@ -48,7 +51,7 @@ class Applying:
         return max(up, 0.0), max(down, 0.0)
 
     def spent(self, work: Callable[[], object]) -> dict[str, float]:
-        """CPU seconds by part while `work` runs: everything on a host counts as its agent and the containers it starts."""
+        """CPU seconds by part while `work` runs, which leaves no container behind."""
         parts = {
             "api_server": [self._swarm.plane.pid("kube-apiserver")],
             "etcd": [self._swarm.plane.pid("etcd")],
@@ -65,7 +68,7 @@ class Applying:
         for host in self._swarm.hosts:
             for process in host.processes():
                 line = process.command
-                part = "ssh" if "sshd" in line or " dial" in line else "agent" if " serve" in line else "starts" if "zygote" in line else ""
+                part = "ssh" if "sshd" in line or " dial" in line else "agent" if " serve" in line else "starts" if ZYGOTE in line else ""
                 if part:
                     found[part] += cpu_s(process.pid)
         return found

@@ -20,10 +20,14 @@ PACKAGES = ("docker.io", "containerd", "runc", "tini", "iptables")
 
 
 class Docker:
-    """No bridge, no iptables, state in folders of its own: nothing of this machine is changed."""
+    """No bridge, no iptables, state in folders of its own: nothing of this machine is changed.
+
+    Its containers so have a network namespace of their own with a loopback, as ours have. (With the host's network they start no faster,
+    and go three times more slowly.)
+    """
 
     def __init__(self) -> None:
-        self.folder = scratch_folder("docker", parent=Path("/var/tmp"))
+        self.folder = scratch_folder("docker")
         self._root = unpacked(*PACKAGES)
         self._environment = environment_of(self._root)
         path = f"{self._root}/usr/sbin:{self._root}/usr/bin:{os.environ['PATH']}"
@@ -62,7 +66,7 @@ class Docker:
 
     def apply(self, name: str, image: str, replicas: int, *command: str) -> float:
         """Seconds from the end of `docker service create` to all replicas running. Told to end they end: no grace is waited for."""
-        how = ("--network", "host", "--stop-signal", "SIGKILL", "--replicas", str(replicas))
+        how = ("--stop-signal", "SIGKILL", "--replicas", str(replicas))
         self.run("service", "create", "-d", "--name", name, *how, image, *command)
         started = time.monotonic()
         self._until(name, f"{replicas}/{replicas}")

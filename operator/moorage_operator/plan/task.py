@@ -24,6 +24,7 @@ ENDED: Final = frozenset(("Complete", "Failed", "Rejected", "Orphaned"))
 WORTH_KNOWING: Final = ENDED | {"Ready", "Running"}
 
 TRANSIENT: Final = timedelta(milliseconds=200)
+QUEUED: Final = timedelta(seconds=1)
 PROGRESS_EVERY: Final = timedelta(seconds=5)
 MAX_EXITS: Final = 5
 MAX_MESSAGE: Final = 1024
@@ -87,12 +88,15 @@ def write_at(before: TaskStatus, after: TaskStatus, *, first_seen: datetime) -> 
     """When `after` is worth a write. `first_seen`: since when something about this Task was left unwritten.
 
     At once where somebody may wait for it: readiness, an exit, the gate, the end. A state on the way there after 200 ms, and so another
-    reason; the same with other words, such as the progress of a pull, every 5 s.
+    reason; after 1 s where there is nothing to say but that it is on its way, which in a burst would double the API server's work. The
+    same with other words, such as the progress of a pull, every 5 s.
     """
     urgent = after.state in WORTH_KNOWING and before.state != after.state
     if urgent or _progress(before) != _progress(after):
         return first_seen
-    return first_seen + (PROGRESS_EVERY if (before.state, before.reason) == (after.state, after.reason) else TRANSIENT)
+    if (before.state, before.reason) == (after.state, after.reason):
+        return first_seen + PROGRESS_EVERY
+    return first_seen + (TRANSIENT if after.reason or after.message else QUEUED)
 
 
 def _restarts(task: Task, report: TaskReport) -> int | None:
