@@ -159,6 +159,12 @@ def test_a_slow_pull_is_written_after_a_moment_and_then_every_five_seconds() -> 
     assert write_at(pulling, further, first_seen=NOON) == NOON + timedelta(seconds=5)
 
 
+def test_a_queue_of_starts_is_not_worth_a_write_each() -> None:
+    waits = task_status(task(), report("Preparing"), now=NOON)
+    assert waits is not None
+    assert write_at(TaskStatus(), waits, first_seen=NOON) == NOON + timedelta(seconds=1)
+
+
 def test_an_exit_and_the_gate_are_written_at_once() -> None:
     running = task_status(task(), report("Running"), now=NOON)
     assert running is not None
