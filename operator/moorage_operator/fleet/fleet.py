@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
+from typing import Final
 
 from moorage_operator.errors import Unreachable
 from moorage_operator.fleet.archive import Archive
 from moorage_operator.fleet.governor import Governor
 from moorage_operator.fleet.session import Desk, Link, Session
 from moorage_operator.fleet.target import Target
+
+HURRY_EVERY_S: Final = 10.0
 
 
 class Fleet:
@@ -35,6 +38,7 @@ class Fleet:
         self._clock = clock
         self._sessions: dict[str, Session] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._hurried_at = float("-inf")
 
     def keep(self, uid: str, target: Target) -> None:
         """Hold a session to this host from now on, or move the one there is."""
@@ -64,6 +68,18 @@ class Fleet:
 
     async def drop_all(self) -> None:
         await asyncio.gather(*(self.drop(uid) for uid in list(self._sessions)))
+
+    def hurry(self, uids: Iterable[str]) -> None:
+        """These hosts may be back: try them now. At most every 10 s, as one host that comes and goes must not have the dead ones tried
+        without end.
+        """
+        now = asyncio.get_running_loop().time()
+        if now < self._hurried_at + HURRY_EVERY_S:
+            return
+        for uid in uids:
+            if uid in self._sessions:
+                self._hurried_at = now
+                self._sessions[uid].hurry()
 
     def push(self, uid: str) -> None:
         """The wish for this node may have changed; without a session nothing happens, the next one begins with a document."""

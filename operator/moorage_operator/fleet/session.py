@@ -139,6 +139,10 @@ class Session:
         if moved and self._wire:
             self._wire.abort()
 
+    def hurry(self) -> None:
+        """Try again now, instead of after the pause."""
+        self._wake.set()
+
     def push(self) -> None:
         """The wish may have changed."""
         self._dirty.set()

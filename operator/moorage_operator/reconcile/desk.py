@@ -90,6 +90,8 @@ class OperatorDesk:
 
     def on_link(self, uid: str, link: Link) -> None:
         world, node = self._world, self._world.nodes.by_uid(uid)
+        if link.connected:
+            world.hurry_the_fallen()
         world.forget_losses()
         if node is None:
             return

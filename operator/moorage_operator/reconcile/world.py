@@ -115,6 +115,12 @@ class World:
             self._losses_at = now
         return self._losses
 
+    def hurry_the_fallen(self) -> None:
+        """One of the nodes is back that fell silent together: so may be the others, up to a minute before their next attempt."""
+        fallen = () if self._losses is None else self._losses.reprieved
+        nodes = (self.nodes.get(Key("", name)) for name in fallen)
+        self.fleet.hurry(node.metadata.uid for node in nodes if node is not None)
+
     def forget_losses(self) -> None:
         """A link or a Node has changed."""
         self._losses_at = _NEVER

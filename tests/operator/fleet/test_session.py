@@ -250,6 +250,18 @@ async def test_a_lost_connection_is_said_and_made_anew() -> None:
     assert [link.connected for link in desk.links[:3]] == [True, False, True]
 
 
+async def test_a_host_that_may_be_back_is_tried_before_its_pause_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "delay_s", lambda *_, **__: 3600.0)
+    agent, desk = Agent(), Desk()
+    async with connected(agent, desk) as link:
+        await until(lambda: agent.documents)
+        assert agent.process
+        agent.process.close()
+        await until(lambda: not desk.links[-1].connected)
+        link.hurry()
+        await until(lambda: len(agent.hellos) == 2)
+
+
 async def test_silence_is_told_before_the_connection_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "PING_EVERY_S", 0.02)
     now = 1000.0
