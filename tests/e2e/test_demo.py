@@ -49,12 +49,12 @@ def make(tmp_path: Path) -> Make:
     environment = {**os.environ, "MOORAGE_CACHE": str(tmp_path)}
 
     def made(*targets: str) -> str:
-        with (tmp_path / "story").open("w+") as story:  # not a pipe: what a kept demo runs has it open
-            done = subprocess.run(["make", *targets], cwd=CHECKOUT, env=environment, stdout=story, stderr=story, timeout=300)
-            story.seek(0)
-            said = story.read()
-        assert done.returncode == 0, said
-        return said
+        # Through one pipe, as into a pager: a kept demo must not hold it.
+        done = subprocess.run(
+            ["make", *targets], cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
 
     return made
 

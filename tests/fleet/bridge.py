@@ -103,10 +103,12 @@ class Bridge:
 
 def start_hub(group: str, folder: Path) -> subprocess.Popen[str]:
     command: Sequence[str | Path] = ["unshare", "--net", sys.executable, "-I", "-S", HUB, group, folder]
-    hub = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    log = folder / "hub.log"
+    with log.open("w") as errors:
+        hub = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
     assert hub.stdout is not None
     with hub.stdout as output:
-        assert output.readline() == "ready\n", "the process a bridge lives in did not start"
+        assert output.readline() == "ready\n", f"the process a bridge lives in did not start: {log.read_text()}"
     cgroups.create(group)
     return hub
 
