@@ -73,7 +73,7 @@ class Fleet:
         """These hosts may be back: try them now. At most every 10 s, as one host that comes and goes must not have the dead ones tried
         without end.
         """
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         if now < self._hurried_at + HURRY_EVERY_S:
             return
         for uid in uids:
