@@ -118,7 +118,7 @@ class Daemon:
     async def _leave(self) -> None:
         log.info("ends, as it was told to")
         try:
-            if await asyncio.get_running_loop().run_in_executor(None, systemd.host_stops):
+            if self._paths.under_systemd and await asyncio.get_running_loop().run_in_executor(None, systemd.host_stops):
                 await shutdown.containers_ended(self._world, touch=self._loop.touch)
         finally:
             self._ended.set()

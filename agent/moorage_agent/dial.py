@@ -124,7 +124,7 @@ def _leaves(connection: _socket.socket) -> bool:
 
 
 def _start(paths: Paths) -> None:
-    if os.path.isdir("/run/systemd/system") and paths.standard:
+    if paths.under_systemd:
         from moorage_agent import systemd  # only on hosts that have it: dial stays small elsewhere
 
         systemd.start(home(), log=paths.agent_log)

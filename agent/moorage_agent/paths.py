@@ -37,6 +37,11 @@ class Paths:
         return (self.root, self.run) == ("/var/lib/moorage", "/run/moorage")
 
     @property
+    def under_systemd(self) -> bool:
+        """Whether this agent is a unit: it is the one of a host that systemd has booted, sd_booted(3)."""
+        return self.standard and os.path.isdir("/run/systemd/system")
+
+    @property
     def cgroup_root(self) -> str:
         """The name of this agent's directory in every cgroup hierarchy."""
         return "moorage" if self.standard else f"moorage-{zlib.crc32(self.run.encode()):08x}"

@@ -27,7 +27,7 @@ async def tasks_gone(world: World) -> None:
 
 def remove_files(paths: Paths) -> None:
     """Remove what the agent keeps on disk and in memory. The code that runs is gone from disk afterwards, and needs it no more."""
-    if paths.standard:
+    if paths.under_systemd:
         systemd.remove()
     with contextlib.suppress(OSError):
         linux.umount2(paths.secrets, linux.MNT_DETACH)

@@ -39,6 +39,9 @@ OWN_FOLDERS = {
     "var/cache": 0o755,
     "var/tmp": 0o1777,
 }
+OF_SYSTEMD = ("/usr/bin/systemctl", "/usr/bin/systemd-run")
+"""Bare hosts have no systemd, whatever this machine has."""
+
 MERGED_USR = ("bin", "sbin", "lib", "lib64")
 SSHD_DEFAULTS = {
     "HostKey": "/etc/ssh/ssh_host_ed25519_key",
@@ -217,7 +220,7 @@ def write_sshd_config(disk: HostDisk) -> None:
 
 def hide(disk: HostDisk) -> None:
     """A character device 0/0 in an overlay's upper layer says that there is no such file. Paths below /usr and /etc."""
-    for path in disk.spec.hidden:
+    for path in (*OF_SYSTEMD, *disk.spec.hidden):
         target = disk.folder / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         os.mknod(target, stat.S_IFCHR, 0)

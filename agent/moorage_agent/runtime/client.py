@@ -140,7 +140,7 @@ class ZygoteClient:
 
     def _spawn(self) -> None:
         os.makedirs(f"{self._paths.run}/tasks", mode=0o700, exist_ok=True)
-        scoped = self._paths.standard and os.path.isdir("/run/systemd/system")
+        scoped = self._paths.under_systemd
         where = "scope" if scoped else ""
         arguments = [self._paths.root, self._paths.run, self._paths.boot_id(), self._version, self._cgroup_root, where]
         argv = [self._python, "-I", "-S", "-E", "-c", BOOTSTRAP, *arguments]
