@@ -180,7 +180,7 @@ def test_a_power_cut_under_load_amid_a_pull_or_right_after_it_leaves_nothing_hal
     pair.two.slow(5, loss=0.005)
     pair.swarm.apply(at(pair.two, "big", "sh", "-c", "sha256sum /big; exec sleep 400007", image="image/big"))
     pair.swarm.eventually("the pull is on its way", lambda: kept_bytes(pair.two) > before + (2 << 20), timeout_s=PATIENCE_S)
-    assert pair.swarm.states("big") == {"Preparing": 1}
+    pair.swarm.eventually("which its task says", lambda: pair.swarm.states("big") == {"Preparing": 1}, timeout_s=PATIENCE_S)
     cut_the_power(pair.one, pair.two)
     pair.swarm.wait_running("big", 1, timeout_s=PATIENCE_S)
     cut_the_power(pair.two)
