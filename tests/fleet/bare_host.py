@@ -14,11 +14,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from tests.fleet import cgroups
-from tests.fleet.cable import Cable
+from tests.fleet.cable import Cable, OnACable
 from tests.fleet.disk import HostDisk, make_disk, write_host_key
 from tests.fleet.spec import HostSpec
 from tests.fleet.traces import Process, Traces, process_of, traces_of
-from tests.fleet.wire import Conditions
 from tests.machine.process import Server
 from tests.machine.waiting import eventually
 
@@ -33,7 +32,7 @@ ENVIRONMENT = {
 }
 
 
-class BareHost:
+class BareHost(OnACable):
     """Made by `Bridge.host`. Log in at `address`, port 22, as root (or `spec.user`) with the bridge's `key_file`."""
 
     port = 22
@@ -142,22 +141,6 @@ class BareHost:
         return traces_of(self.group, self._pid())
 
     # --- what befalls it
-
-    def cut(self) -> None:
-        """The cable is out: nothing arrives, nobody is told."""
-        self.cable.cut()
-
-    def slow(self, delay_ms: float, *, loss: float = 0.0) -> None:
-        """Each frame takes `delay_ms` longer in each direction, and is lost with probability `loss`."""
-        self.cable.spoil(Conditions(delay_ms / 1000, loss, loss))
-
-    def one_way(self, *, mute: bool = True) -> None:
-        """`mute`: the host hears and nobody hears it. Otherwise it is deaf: what it says arrives, nothing reaches it."""
-        self.cable.spoil(Conditions(loss_out=1.0) if mute else Conditions(loss_in=1.0))
-
-    def heal(self) -> None:
-        """The cable is as good as new."""
-        self.cable.heal()
 
     def freeze(self) -> None:
         """Nothing on it runs, its kernel still answers: pings and new connections succeed, and nobody speaks."""

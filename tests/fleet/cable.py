@@ -96,3 +96,25 @@ class Cable:
             self._wire.kill()
             self._wire = None
             links.configure(f"link delete w{self._number}\nlink set {self.link} master br0", within=self._hub)
+
+
+class OnACable:
+    """What befalls a host through its cable."""
+
+    cable: Cable
+
+    def cut(self) -> None:
+        """The cable is out: nothing arrives, nobody is told."""
+        self.cable.cut()
+
+    def slow(self, delay_ms: float, *, loss: float = 0.0) -> None:
+        """Each frame takes `delay_ms` longer in each direction, and is lost with probability `loss`."""
+        self.cable.spoil(Conditions(delay_ms / 1000, loss, loss))
+
+    def one_way(self, *, mute: bool = True) -> None:
+        """`mute`: the host hears and nobody hears it. Otherwise it is deaf: what it says arrives, nothing reaches it."""
+        self.cable.spoil(Conditions(loss_out=1.0) if mute else Conditions(loss_in=1.0))
+
+    def heal(self) -> None:
+        """The cable is as good as new."""
+        self.cable.heal()

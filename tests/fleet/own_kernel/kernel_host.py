@@ -16,12 +16,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from tests.fleet import cgroups
-from tests.fleet.cable import Cable
+from tests.fleet.cable import Cable, OnACable
 from tests.fleet.disk import write_host_key
 from tests.fleet.own_kernel.linux import linux
 from tests.fleet.own_kernel.root_image import root_image
 from tests.fleet.ssh_client import ssh_command
-from tests.fleet.wire import Conditions
 from tests.machine.process import Server
 from tests.machine.waiting import eventually
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 JOIN = Path(__file__).with_name("join.py")
 
 
-class KernelHost:
+class KernelHost(OnACable):
     """Made by `Bridge.kernel_host`. Log in at `address`, port 22, as root with the bridge's `key_file`."""
 
     port = 22
@@ -136,22 +135,6 @@ class KernelHost:
         return (self.folder / "console.log").read_text(errors="replace")
 
     # --- what befalls it
-
-    def cut(self) -> None:
-        """The cable is out: nothing arrives, nobody is told."""
-        self.cable.cut()
-
-    def slow(self, delay_ms: float, *, loss: float = 0.0) -> None:
-        """Each frame takes `delay_ms` longer in each direction, and is lost with probability `loss`."""
-        self.cable.spoil(Conditions(delay_ms / 1000, loss, loss))
-
-    def one_way(self, *, mute: bool = True) -> None:
-        """`mute`: the host hears and nobody hears it. Otherwise it is deaf: what it says arrives, nothing reaches it."""
-        self.cable.spoil(Conditions(loss_out=1.0) if mute else Conditions(loss_in=1.0))
-
-    def heal(self) -> None:
-        """The cable is as good as new."""
-        self.cable.heal()
 
     def freeze(self) -> None:
         """The whole machine stands still, its kernel too: not even connections are accepted."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from moorage_agent.protocol import Container, DataFile, EnvVar, Healthcheck, Mount, Restart
+from moorage_agent.protocol import Container, DataFile, EnvVar, Healthcheck, Mount, Restart, TaskSpec
 
 from tests.root.daemon.agent_host import AgentHost, Operator
 
@@ -21,6 +21,16 @@ SLEEP = ("sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done
 
 def alive(pid: int | None) -> bool:
     return pid is not None and os.path.exists(f"/proc/{pid}")
+
+
+def sleeping(host: AgentHost) -> tuple[Operator, TaskSpec]:
+    """A daemon has begun, and runs one task."""
+    host.start()
+    operator = host.connect()
+    task = host.task(operator, *SLEEP)
+    operator.push(task)
+    operator.wait_state("Running", task)
+    return operator, task
 
 
 def test_a_container_runs_from_a_document_and_goes_with_it(host: AgentHost) -> None:
@@ -94,11 +104,7 @@ def test_exits_are_noted_and_restarted_while_no_operator_is_there(host: AgentHos
 
 
 def test_an_exit_while_the_daemon_was_dead_is_noted_once_by_the_next(host: AgentHost) -> None:
-    host.start()
-    operator = host.connect()
-    task = host.task(operator, *SLEEP)
-    operator.push(task)
-    operator.wait_state("Running", task)
+    operator, task = sleeping(host)
     pid = operator.tasks[task.uid].pid
     assert pid is not None
     host.kill()
@@ -134,11 +140,7 @@ def test_a_daemon_that_is_killed_again_and_again_reaches_the_wish(host: AgentHos
 
 
 def test_after_a_reboot_the_stored_document_runs_again_without_an_operator(host: AgentHost) -> None:
-    host.start()
-    operator = host.connect()
-    task = host.task(operator, *SLEEP)
-    operator.push(task)
-    operator.wait_state("Running", task)
+    operator, task = sleeping(host)
     reboot(host, operator)
     host.start()
     operator = host.connect()
@@ -299,11 +301,7 @@ def test_on_a_full_disk_containers_can_still_be_stopped_and_exits_are_known(make
 
 
 def test_a_daemon_told_to_end_leaves_its_containers(host: AgentHost) -> None:
-    host.start()
-    operator = host.connect()
-    task = host.task(operator, *SLEEP)
-    operator.push(task)
-    operator.wait_state("Running", task)
+    operator, task = sleeping(host)
     pid = operator.tasks[task.uid].pid
     host.kill(signal.SIGTERM)
     assert alive(pid)
