@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -13,6 +15,7 @@ from tests.fleet.own_kernel.linux import linux
 from tests.fleet.own_kernel.root_image import root_image
 from tests.kube import ControlPlane, Registry, binary
 from tests.machine import MissingOnMachine
+from tests.machine.debs import unpacked
 
 pytest_plugins = ["tests.skips"]
 
@@ -30,6 +33,13 @@ def control_plane() -> Iterator[ControlPlane]:
         pytest.skip(str(missing))
     with ControlPlane() as plane:
         yield plane
+
+
+@pytest.fixture(scope="session")
+def zstd_program() -> None:
+    """On PATH, though this machine may lack it."""
+    if shutil.which("zstd") is None:
+        os.environ["PATH"] += f"{os.pathsep}{unpacked('zstd')}/usr/bin"
 
 
 @pytest.fixture(scope="session")

@@ -242,7 +242,7 @@ def test_a_host_without_python_says_what_to_install(ours: Swarm) -> None:
     assert ours.condition("snode", host.name, "Stalled")["status"] == "True"
 
 
-@pytest.mark.skipif(not OLD_PYTHON.exists(), reason="there is no Python 3.8 on this machine")
+@pytest.mark.skipif(not OLD_PYTHON.exists(), reason="Python 3.8 is not on this machine")
 def test_a_host_with_an_old_python_says_which_it_has(ours: Swarm) -> None:
     host = bare(ours, HostSpec(python=OLD_PYTHON))
     ours.apply(node(host))

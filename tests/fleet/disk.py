@@ -254,7 +254,5 @@ def make_image(path: Path, size_mb: int | None) -> str | None:
 
 def interpreter_folder(spec: HostSpec) -> dict[str, str]:
     """The installation an interpreter belongs to, shown where it was built for."""
-    if spec.python is None:
-        return {}
-    prefix = str(spec.python.resolve().parent.parent)
-    return {prefix: prefix}
+    prefix = "/usr" if spec.python is None else str(spec.python.resolve().parent.parent)
+    return {} if prefix == "/usr" else {prefix: prefix}  # each host has /usr

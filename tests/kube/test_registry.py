@@ -67,6 +67,7 @@ def test_an_index_offers_an_image_per_platform(open_registry: Registry) -> None:
     assert {entry["platform"]["architecture"] for entry in index["manifests"]} == {image.architecture, "riscv64"}
 
 
+@pytest.mark.usefixtures("zstd_program")
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
 @pytest.mark.parametrize("docker", [True, False])
 def test_every_kind_of_layer_is_accepted(open_registry: Registry, compression: str, docker: bool) -> None:

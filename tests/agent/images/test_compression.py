@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 import subprocess
 import sys
 import zlib
@@ -75,7 +74,7 @@ def zstd(data: bytes) -> bytes:
 
 
 SKIPPABLE = b"\x50\x2a\x4d\x18\x04\0\0\0abcd"
-needs_program = pytest.mark.skipif(shutil.which("zstd") is None, reason="the program zstd is missing")
+needs_program = pytest.mark.usefixtures("zstd_program")
 
 
 @needs_program

@@ -116,6 +116,7 @@ def test_an_image_for_other_machines_only_is_refused(registry: Registry, store: 
         assert (refused.value.code, refused.value.retry_after_s) == ("NoMatchingPlatform", None)
 
 
+@pytest.mark.usefixtures("zstd_program")
 @pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
 def test_every_compression_is_taken_off(registry: Registry, store: ImageStore, compression: str) -> None:
     push(registry, f"packed-{compression}:1", Image((make_layer({"file": compression * 1000}, compression=compression),)))
