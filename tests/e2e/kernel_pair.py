@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,12 @@ for path in glob.glob("/var/lib/moorage/tasks/*/"):
     tasks[uid]["roots"] = sorted(os.path.basename(root) for root in glob.glob(path + "root-*"))
 print(json.dumps({"tasks": tasks, "making": os.listdir("/var/lib/moorage/images/making")}))
 """
+DISTRESS = """
+ps axo pid,ppid,stat,wchan:30,etimes,args | grep -v ' \\['
+for pid in $(pgrep -f moorage); do echo "$pid"; cat /proc/$pid/stack /proc/$pid/syscall; ls -l /proc/$pid/fd; done
+ss -xap | grep moorage
+tail -n 40 /var/lib/moorage/state/agent.log
+"""
 LEFT = """
 systemctl list-units --all --plain --no-legend 'moorage*'
 find /sys/fs/cgroup /etc /run /var/lib /tmp -name '*moorage*'
@@ -43,7 +50,10 @@ class Pair:
 
     def settled(self) -> None:
         for host in self.hosts:
-            self.swarm.wait_node(host.name, timeout_s=PATIENCE_S)
+            try:
+                self.swarm.wait_node(host.name, timeout_s=PATIENCE_S)
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n--- {host.name}\n{distress(host)}") from None
         self.swarm.wait_running("web", 2, timeout_s=PATIENCE_S)
 
     def run(self, name: str, host: KernelHost, *command: str, **fields: Any) -> None:
@@ -116,6 +126,15 @@ def kept(host: KernelHost) -> dict[str, Any]:
     """What the agent keeps on the disk; fails when a part of it cannot be read."""
     found: dict[str, Any] = json.loads(host.run("python3", "-c", STATE).stdout)
     return found
+
+
+def distress(host: KernelHost) -> str:
+    """What may explain an agent that does not answer on a host that lives."""
+    try:
+        seen = host.run("sh", "-c", DISTRESS, check=False).stdout
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        seen = str(error)
+    return f"{seen}\n{host.console()[-3000:]}"
 
 
 def remains(host: KernelHost) -> list[str]:
