@@ -178,7 +178,8 @@ class KernelHost(OnACable):
         (self.folder / "known_hosts").write_text(self.known_hosts_line + "\n")
 
     def _command(self) -> Sequence[str | Path]:
-        card = f"vec0:transport=raw,ifname=u{self._number},mac={self.cable.card}"
+        # At its own depth of 64 the card may take as many frames at once as NAPI allows, after which it takes none any more.
+        card = f"vec0:transport=raw,ifname=u{self._number},mac={self.cable.card},depth=32"
         return [
             *("nsenter", f"--net=/proc/{self.bridge.hub_pid}/ns/net", "--"),
             *(sys.executable, "-I", "-S", JOIN, self.group),
