@@ -281,7 +281,8 @@ class Run(NamedTuple):
         return {
             *(f"link {link['ifname']}" for link in links.show("link") if self.id in link["ifname"]),
             *(f"mount {line}" for line in mounts if self.folder in line),
-            *(f"control group {path}" for path in Path("/sys/fs/cgroup").glob(f"**/{self.group}")),
+            # os.walk passes over what vanishes under its feet, as these do here; Path.glob raises.
+            *(f"control group {path}" for path, _, _ in os.walk("/sys/fs/cgroup") if path.endswith(f"/{self.group}")),
             *(f"loop device of {line}" for line in loops.splitlines() if self.folder in line),
             *(f"process {path}" for path in Path("/proc").glob("[0-9]*/cmdline") if self.folder.encode() in quietly_read(path)),
             *(f"folder {path}" for path in [self.folder] if Path(path).exists()),
