@@ -100,6 +100,7 @@ class Operator:
             identity=self._settings.identity,
             clock=clock,
             on_acquired=command.lead,
+            on_raised=command.go_on,
             on_lost=command.step_down,
         )
         leads.append(lease)

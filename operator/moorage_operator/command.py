@@ -91,6 +91,10 @@ class Command:
             for obj in self._cache(resource).values():
                 queue.add(key_of(obj))
 
+    def go_on(self, epoch: int) -> None:
+        """We lead as before, in a higher epoch."""
+        self.world.leadership.epoch = epoch
+
     def step_down(self, reason: str) -> None:
         """Another process leads, or may: end at once, before anything is written or sent that it knows nothing of."""
         log.error("ending, the Lease is lost", extra={"why": reason})
@@ -100,7 +104,7 @@ class Command:
     async def raise_epoch_above(self, epoch: int) -> None:
         """An agent of our swarm obeyed a higher epoch: go above it, so that the fleet follows us and nobody else."""
         assert self.lease is not None
-        self.world.leadership.epoch = await self.lease.raise_epoch_above(epoch)
+        await self.lease.raise_epoch_above(epoch)
 
     async def stop(self) -> None:
         """Finish what is written soon, then let others lead. Containers run on."""

@@ -34,7 +34,9 @@ class Timing:
 
 
 class Lease:
-    """`identity` is a UUID per process. `on_acquired` gets the epoch; `on_lost` why another leads, when `held()` is False already."""
+    """`identity` is a UUID per process. `on_acquired` gets the epoch, `on_raised` a higher one while we lead; `on_lost` why another leads,
+    when `held()` is False already.
+    """
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class Lease:
         identity: str,
         clock: Clock,
         on_acquired: Callable[[int], object],
+        on_raised: Callable[[int], object],
         on_lost: Callable[[str], object],
         timing: Timing | None = None,
     ) -> None:
@@ -53,6 +56,7 @@ class Lease:
         self._identity = identity
         self._clock = clock
         self._on_acquired = on_acquired
+        self._on_raised = on_raised
         self._on_lost = on_lost
         self._timing = timing or Timing()
         self._changing = asyncio.Lock()
@@ -177,7 +181,11 @@ class Lease:
         except Conflict:
             record = await self._reconciled(self._mine, epoch)
         if self._mine is not None:
+            before = self.epoch
             self._hold(record, sent_at)
+            if self.epoch != before:
+                log.info("epoch raised", extra={"lease": str(self._key), "epoch": self.epoch})
+                self._on_raised(self.epoch)
 
     async def _made_anew(self, epoch: int) -> LeaseRecord:
         lease = new_lease(self._key, holder=self._identity, epoch=epoch, duration_s=self._timing.duration_s, now=self._clock.now())

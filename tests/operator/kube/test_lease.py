@@ -33,6 +33,7 @@ class Process:
     clock: ManualClock
     api: KubeApi
     epochs: list[int] = field(default_factory=list)
+    raised: list[int] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
 
@@ -68,8 +69,18 @@ class Swarm:
         epochs: list[int] = []
         losses: list[str] = []
         timing = Timing(call_s=0.2)
-        lease = Lease(api, KEY, identity=name, clock=clock, on_acquired=epochs.append, on_lost=losses.append, timing=timing)
-        process = Process(lease, clock, api, epochs, losses)
+        raised: list[int] = []
+        lease = Lease(
+            api,
+            KEY,
+            identity=name,
+            clock=clock,
+            on_acquired=epochs.append,
+            on_raised=raised.append,
+            on_lost=losses.append,
+            timing=timing,
+        )
+        process = Process(lease, clock, api, epochs, raised, losses)
         self.processes.append(process)
         process.start()
         return process
@@ -235,6 +246,7 @@ async def test_a_deleted_lease_is_made_anew_in_a_higher_epoch(swarm: Swarm) -> N
     swarm.fake.store.delete(LEASES, KEY)
     await swarm.live(5)
     assert (one.lease.held(), one.lease.epoch, one.losses, two.epochs) == (True, 2, [], [])
+    assert (one.epochs, one.raised) == ([1], [2])
     assert swarm.there().epoch == 2
 
 
@@ -292,7 +304,7 @@ async def test_the_epoch_is_raised_above_what_an_agent_has_seen(swarm: Swarm) ->
     one = swarm.process("one")
     await one.live(1)
     assert await asyncio.gather(*(one.lease.raise_epoch_above(seen) for seen in (4, 9, 9, 2))) == [5, 10, 10, 10]
-    assert (one.lease.epoch, swarm.there().epoch) == (10, 10)
+    assert (one.lease.epoch, one.raised, swarm.there().epoch) == (10, [5, 10], 10)
     before = swarm.fake.calls["patch", "leases"]
     assert await one.lease.raise_epoch_above(9) == 10
     assert swarm.fake.calls["patch", "leases"] == before, "nothing to raise, nothing to write"
@@ -372,7 +384,14 @@ async def test_a_lease_changes_hands(server: Server) -> None:
     key, timing = server.key("lease"), Timing(duration_s=2, renew_deadline_s=1.5, retry_s=0.1, call_s=1)
     leases = [
         Lease(
-            server.api, key, identity=f"p{number}", clock=SystemClock(), on_acquired=lambda _: None, on_lost=lambda _: None, timing=timing
+            server.api,
+            key,
+            identity=f"p{number}",
+            clock=SystemClock(),
+            on_acquired=lambda _: None,
+            on_raised=lambda _: None,
+            on_lost=lambda _: None,
+            timing=timing,
         )
         for number in range(2)
     ]
@@ -408,7 +427,8 @@ async def main(url):
     timing = Timing(duration_s=2, renew_deadline_s=1, retry_s=0.2, call_s=0.5)
     async with KubeApi(Credentials(url), clock=SystemClock()) as api:
         lease = Lease(api, Key("default", "moorage-operator"), identity="frozen", clock=SystemClock(), timing=timing,
-                      on_acquired=lambda epoch: print("acquired", epoch, flush=True), on_lost=lambda why: print("lost", flush=True))
+                      on_acquired=lambda epoch: print("acquired", epoch, flush=True), on_raised=print,
+                      on_lost=lambda why: print("lost", flush=True))
         api.may_write = lease.held
         task = asyncio.create_task(lease.run())
         number = 0

@@ -86,8 +86,18 @@ async def test_an_informer_survives_a_killed_a_frozen_and_a_restored_server(
 
 async def test_a_leader_survives_a_restored_store_in_a_higher_epoch(plane: ControlPlane, api: KubeApi, supervisor: Supervisor) -> None:
     told: list[object] = []
+    raised: list[int] = []
     timing = Timing(duration_s=60, renew_deadline_s=45, retry_s=0.2, call_s=1)
-    lease = Lease(api, key("lease"), identity="one", clock=SystemClock(), on_acquired=told.append, on_lost=told.append, timing=timing)
+    lease = Lease(
+        api,
+        key("lease"),
+        identity="one",
+        clock=SystemClock(),
+        on_acquired=told.append,
+        on_raised=raised.append,
+        on_lost=told.append,
+        timing=timing,
+    )
     supervisor.start("lease", lease.run)
     await until(lease.held)
     backup = await asyncio.to_thread(plane.snapshot)
@@ -95,4 +105,4 @@ async def test_a_leader_survives_a_restored_store_in_a_higher_epoch(plane: Contr
     await asyncio.to_thread(plane.restore, backup)
     await until(lambda: lease.epoch > 5)
     assert lease.held()
-    assert told == [1]
+    assert (told, raised) == ([1], [5, lease.epoch])
