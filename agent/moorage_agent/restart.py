@@ -55,7 +55,7 @@ def delay_s(policy: Restart, streak: int, *, chance: float) -> float:
 def crash_looping(record: Record) -> bool:
     """True when the last five counted exits fell into five minutes."""
     counted = [ended.at for ended in record.exits if ended.reason not in _NOT_COUNTED][-CRASH_BUDGET:]
-    return len(counted) == CRASH_BUDGET and counted[-1] - counted[0] <= CRASH_WINDOW_S
+    return len(counted) == CRASH_BUDGET and 0 <= counted[-1] - counted[0] <= CRASH_WINDOW_S  # less than 0: the clock was set back
 
 
 def failed(ended: Exit) -> bool:
@@ -80,7 +80,7 @@ def _restarts_used(record: Record, ended: Exit, policy: Restart) -> int:
     if policy.window_s is None:
         return policy.attempts_used + record.attempts
     since = ended.at - policy.window_s
-    return policy.attempts_used + sum(1 for one in record.exits if one.at > since and one.reason not in _NOT_COUNTED)
+    return policy.attempts_used + sum(1 for one in record.exits if since < one.at <= ended.at and one.reason not in _NOT_COUNTED)
 
 
 def _told(ended: Exit, *, pause: float | None) -> str:

@@ -55,6 +55,21 @@ def test_five_exits_within_five_minutes_are_a_crash_loop() -> None:
     assert not crash_looping(after(record, at=10_301))
 
 
+def test_exits_before_the_clock_was_set_back_are_no_crash_loop() -> None:
+    record = Record()
+    for at in (900_000, 950_000, 990_000, 999_000):
+        record = after(record, at=float(at))
+    assert not crash_looping(after(record, at=10_000.0))
+
+
+def test_attempts_before_the_clock_was_set_back_are_outside_the_window() -> None:
+    policy = Restart(max_attempts=2, window_s=100)
+    record = Record()
+    for at in (900_000, 950_000, 10_000):
+        record = after(record, at=float(at), policy=policy)
+    assert record.end is None
+
+
 def test_reboots_are_no_crash_loop_and_no_attempt() -> None:
     record = Record()
     for _ in range(9):
