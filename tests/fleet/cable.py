@@ -72,7 +72,7 @@ class Cable:
         links.configure(f"link set {self.link} up", within=self._hub)
 
     def spoil(self, conditions: Conditions) -> None:
-        """Frames pass through a process that delays and loses them, from now until `heal`."""
+        """Frames pass through a process that delays, slows and loses them, from now until `heal`."""
         self.remove_wire()
         near, far = f"w{self._number}", f"x{self._number}"
         links.configure(
@@ -107,9 +107,9 @@ class OnACable:
         """The cable is out: nothing arrives, nobody is told."""
         self.cable.cut()
 
-    def slow(self, delay_ms: float, *, loss: float = 0.0) -> None:
-        """Each frame takes `delay_ms` longer in each direction, and is lost with probability `loss`."""
-        self.cable.spoil(Conditions(delay_ms / 1000, loss, loss))
+    def slow(self, delay_ms: float, *, loss: float = 0.0, rate: float | None = None) -> None:
+        """Each frame takes `delay_ms` longer in each direction, and is lost with probability `loss`; `rate` is in bytes per second."""
+        self.cable.spoil(Conditions(delay_ms / 1000, loss, loss, rate))
 
     def one_way(self, *, mute: bool = True) -> None:
         """`mute`: the host hears and nobody hears it. Otherwise it is deaf: what it says arrives, nothing reaches it."""

@@ -213,6 +213,15 @@ async def test_a_losing_cable_carries_everything_in_the_end(host: BareHost) -> N
     assert result.stdout.split()[0].decode() == hashlib.sha256(sent).hexdigest()
 
 
+async def test_a_narrow_cable_carries_no_more_than_its_rate(host: BareHost) -> None:
+    host.slow(1, rate=1_000_000)
+    async with login(host) as connection:
+        started = time.monotonic()
+        result = await connection.run("wc -c", input=bytes(1_500_000), encoding=None, check=True)
+    assert result.stdout == b"1500000\n"
+    assert time.monotonic() - started > 1.4
+
+
 def test_a_frozen_host_accepts_connections_and_says_nothing(host: BareHost) -> None:
     host.freeze()
     connect_time(host)

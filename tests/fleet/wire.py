@@ -1,4 +1,6 @@
-"""A bad cable: carries frames between two links with delay and loss. Stands in for the kernel's netem, which not every kernel has.
+"""A bad cable: carries frames between two links with delay, loss and a limited rate.
+
+Stands in for the kernel's netem, which not every kernel has.
 
 Run in the bridge's network namespace as `python -I -S wire.py INNER OUTER CONDITIONS`; INNER is the host's link, OUTER the bridge's,
 CONDITIONS a JSON object (see Conditions). Standard library only.
@@ -26,11 +28,12 @@ LARGEST = 80_000
 
 @dataclass(frozen=True)
 class Conditions:
-    """Delay per direction in seconds; losses from 0 to 1. What the host hears comes in, what it says goes out."""
+    """Delay in seconds, rate in bytes per second, losses from 0 to 1, per direction. The host hears what comes in."""
 
     delay_s: float = 0.0
     loss_in: float = 0.0
     loss_out: float = 0.0
+    rate: float | None = None
 
 
 def main() -> None:
@@ -51,6 +54,7 @@ def open_link(name: str) -> socket.socket:
 
 def carry(inner: socket.socket, outer: socket.socket, conditions: Conditions, chance: random.Random) -> None:
     ways = {inner: (outer, conditions.loss_out), outer: (inner, conditions.loss_in)}
+    idle = dict.fromkeys(ways, 0.0)
     waiting: list[tuple[float, int, socket.socket, bytes]] = []
     order = itertools.count()
     while True:
@@ -58,8 +62,10 @@ def carry(inner: socket.socket, outer: socket.socket, conditions: Conditions, ch
         for source in select.select(list(ways), [], [], timeout)[0]:
             target, loss = ways[source]
             for frame in received(source):
-                if chance.random() >= loss:
-                    heapq.heappush(waiting, (time.monotonic() + conditions.delay_s, next(order), target, frame))
+                if chance.random() < loss:
+                    continue
+                idle[source] = max(idle[source], time.monotonic()) + (len(frame) / conditions.rate if conditions.rate else 0.0)
+                heapq.heappush(waiting, (idle[source] + conditions.delay_s, next(order), target, frame))
         while waiting and waiting[0][0] <= time.monotonic():
             _, _, target, frame = heapq.heappop(waiting)
             send(target, frame)
