@@ -65,6 +65,7 @@ class Fleet:
         if running is not None:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+            self._desk.forget(uid)
 
     async def drop_all(self) -> None:
         await asyncio.gather(*(self.drop(uid) for uid in list(self._sessions)))

@@ -24,7 +24,7 @@ from moorage_agent.protocol import (
     to_wire,
 )
 
-from moorage_operator.errors import AgentError, HostKeyMismatch, MoorageError, NodeUnavailable, Unreachable
+from moorage_operator.errors import AgentError, HostKeyMismatch, InvalidSpec, MoorageError, NodeUnavailable, Unreachable
 from moorage_operator.fleet import loader
 from moorage_operator.fleet.archive import Archive
 from moorage_operator.fleet.backoff import FIRST_S, delay_s
@@ -76,7 +76,8 @@ class Claim:
 class Desk(Protocol):
     """What a session asks and where it reports; every call names the node's uid."""
 
-    def wish(self, uid: str) -> Wish: ...
+    def wish(self, uid: str) -> Wish:
+        """Raises InvalidSpec when nobody can tell."""
 
     def claim(self, uid: str, bound: dict[str, Any] | None) -> Claim: ...
 
@@ -95,6 +96,9 @@ class Desk(Protocol):
 
     async def on_newer_epoch(self, uid: str, epoch: int) -> None:
         """The agent obeyed a higher epoch of our own swarm."""
+
+    def forget(self, uid: str) -> None:
+        """Its session ended for good."""
 
 
 class Session:
@@ -287,6 +291,7 @@ class Session:
         async for message, _payload in wire.messages():
             if self.link.reason == "Silent":
                 self._set_link(reason="", message="")
+                self.push()
             self.link = replace(self.link, last_frame_at=wire.last_frame_at)
             match message["type"]:
                 case "report":
@@ -331,7 +336,13 @@ class Session:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            wish = self._desk.wish(self.uid)
+            try:
+                wish = self._desk.wish(self.uid)
+            except InvalidSpec as error:
+                self._set_link(reason=error.reason, message=str(error))  # it keeps what it was sent last
+                continue
+            if self.link.reason not in ("", "Silent"):
+                self._set_link(reason="", message="")
             if wish != sent:
                 await self._push(wire, wish)
                 if sent is None:

@@ -66,13 +66,19 @@ class Verdict:
 
 
 def losses(
-    nodes: Iterable[Node], contacts: Mapping[str, Contact], *, leading_since: datetime, now: datetime, before: Losses | None = None
+    nodes: Iterable[Node],
+    contacts: Mapping[str, Contact],
+    *,
+    leading_since: datetime,
+    now: datetime,
+    before: Losses | None = None,
+    names: Iterable[str] = (),
 ) -> Losses:
     """`contacts` are by uid of the Node; `leading_since` is when this process became leader: what it never heard gets a grace period.
 
-    `before`: what was found last.
+    `names`: of all Node objects, also of those that cannot be read: they are not gone. `before`: what was found last.
     """
-    known, given_up, late, counted = set[str](), set[str](), list[Node](), 0
+    known, given_up, late, counted = set(names), set[str](), list[Node](), 0
     in_time = now.timestamp() - OVERDUE_AFTER_S
     for node in nodes:
         known.add(node.metadata.name)

@@ -85,6 +85,8 @@ def _ready(
         return _condition(
             "Ready", "False", "OutOfService", "spec.outOfService is set: its tasks were released; unset it once the host is back"
         )
+    if contact is not None and contact.connected and answers(contact):
+        return _condition("Ready", "False", contact.reason, contact.message)
     if contact is not None and contact.connected and not silent(contact, now=now):
         return _ready_by_features(contact.facts)
     if before is not None and _too_early(contact, leading_since=leading_since, now=now):
@@ -119,7 +121,7 @@ def _too_early(contact: Contact | None, *, leading_since: datetime, now: datetim
 def _connected(node: Node, contact: Contact | None) -> Condition:
     if contact is None:
         return _condition("Connected", "Unknown", "Connecting", "not tried yet")
-    if contact.connected and not contact.reason:
+    if contact.connected and (answers(contact) or not contact.reason):
         return _condition("Connected", "True", "Connected")
     if contact.reason == "HostKeyMismatch":
         return _condition("Connected", "False", contact.reason, host_key_message(node, contact))

@@ -39,13 +39,19 @@ class OperatorDesk:
     def wish(self, uid: str) -> Wish:
         node = self._world.nodes.by_uid(uid)
         if node is None:
-            return self._wishes.get(uid) or Wish("", (), ())
+            return self._last_wish(uid)
         name = node.metadata.name
-        entries = self._documented.of(name, self._world.tasks.by(indexes.NODE, name))
+        entries = self._documented.of(name, self._world.tasks.every(indexes.NODE, name))
         specs = self._specs[uid] = tuple(entry.spec for entry in entries)
         self._world.reports.tell(task.uid for task in specs)
         wish = self._wishes[uid] = Wish(name, tuple(entry.wire for entry in entries), node_images(self._prefetched(node)))
         return wish
+
+    def _last_wish(self, uid: str) -> Wish:
+        """For a Node that is gone or that nobody can read: to wish for nothing would stop what runs there."""
+        if uid not in self._wishes:
+            raise InvalidSpec("the Node cannot be read, so nobody knows what its host should run", reason="Unreadable")
+        return self._wishes[uid]
 
     def claim(self, uid: str, bound: dict[str, Any] | None) -> Claim:
         """A host of our own swarm whose Node object is gone is taken over by the one that was made anew."""
@@ -129,6 +135,11 @@ class OperatorDesk:
 
     async def on_newer_epoch(self, uid: str, epoch: int) -> None:  # noqa: ARG002 (any node may tell)
         await self._world.raise_epoch_above(epoch)
+
+    def forget(self, uid: str) -> None:
+        self._wishes.pop(uid, None)
+        self._specs.pop(uid, None)
+        self._stood.pop(uid, None)
 
     def _take_images(self, node: Node, report: NodeReport) -> None:
         digests = self._world.image_news.take(node.metadata.name, report.images, full=report.full)

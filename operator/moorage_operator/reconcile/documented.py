@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from moorage_agent.protocol import ImageSource, TaskSpec, to_wire
+from moorage_agent.protocol import ImageSource, ProtocolError, TaskSpec, to_wire
 
 from moorage_operator.api import Image, Task
+from moorage_operator.errors import InvalidSpec
 from moorage_operator.kube.cache import Change
 from moorage_operator.kube.object import Key, uid_of
 from moorage_operator.plan.document import ImageKey, Sources, node_tasks, task_spec
@@ -41,7 +42,15 @@ class Documented:
     def _spec(self, task: Task, sources: Sources) -> TaskSpec:
         known, source = self._entries.get(task.metadata.uid), sources.get(_image(task))
         if known is None or (known.generation, known.source) != (task.metadata.generation, source):
-            spec = task_spec(task, sources, self._containers.of(task))
+            try:
+                container = self._containers.of(task)
+            except ProtocolError as error:
+                what = (
+                    f"the container of Task {task.metadata.namespace}/{task.metadata.name} cannot be read by this version of the operator"
+                )
+                remedy = "install the one that wrote it, or delete the Task"
+                raise InvalidSpec(f"{what} ({error}); {remedy}", reason="Unreadable") from error
+            spec = task_spec(task, sources, container)
             known = self._entries[spec.uid] = Entry(task.metadata.generation, source, spec, _wire(spec, task))
         return known.spec
 

@@ -43,7 +43,7 @@ async def _reconcile(service: Service, world: World) -> float | None:
     image = await image_of_service(service, world)
     # From here to the first write nothing is awaited: plan and placement see one state of the world.
     now = world.now()
-    tasks = world.tasks.by(indexes.SERVICE, str(key))
+    tasks = world.tasks.every(indexes.SERVICE, str(key))
     wish = world.wishes.of(service, image, data)
     plan = plan_slots(wish, map(slot_task, tasks), world.placer.view.fleet(), world.losses(), now=now)
     unplaceable = await _carry_out(plan, service, image, world)

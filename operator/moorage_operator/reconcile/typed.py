@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from moorage_operator.api.resource import Resource as Model
 from moorage_operator.errors import InvalidSpec
 from moorage_operator.kube.cache import Cache, Change
-from moorage_operator.kube.object import Key, Obj, key_of, uid_of
+from moorage_operator.kube.object import Key, Obj, deleting, key_of, uid_of
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,8 @@ KEEP = 4096
 
 
 class Typed(Generic[M]):
-    """What cannot be parsed does not exist for planners: the API server refuses such objects, so it is of a schema older than ours.
+    """The API server refuses what cannot be parsed, so such an object is of another schema than ours: older, or newer after a downgrade.
+    Planners pass it over; where its absence would stop or start something it is an error (`get`, `every`).
 
     `keep`: models last asked for that are kept, and up to as many again. A Task's takes 10 KB and 40 µs to make, twice the memory of the
     object it is made from, and most Tasks are asked for once a day.
@@ -34,8 +35,14 @@ class Typed(Generic[M]):
         cache.subscribe(self._forget)
 
     def get(self, key: Key) -> M | None:
+        """None: there is no such object. Raises InvalidSpec for one that cannot be read."""
         obj = self.raw.get(key)
-        return None if obj is None else self.of(obj)
+        if obj is None:
+            return None
+        found = self.of(obj)
+        if found is None:
+            raise self._unreadable(obj)
+        return found
 
     def by_uid(self, uid: str) -> M | None:
         obj = self.raw.by_uid(uid)
@@ -43,6 +50,13 @@ class Typed(Generic[M]):
 
     def by(self, index: str, value: str) -> list[M]:
         return list(self._all(self.raw.by(index, value)))
+
+    def every(self, index: str, value: str) -> list[M]:
+        """As `by`, for whoever takes what is not there for gone. Raises InvalidSpec for one that cannot be read and shall stay."""
+        for obj in self.raw.by(index, value):
+            if self.of(obj) is None and not deleting(obj):
+                raise self._unreadable(obj)
+        return self.by(index, value)
 
     def __iter__(self) -> Iterator[M]:
         return self._all(self.raw.values())
@@ -65,6 +79,14 @@ class Typed(Generic[M]):
         except InvalidSpec as error:
             log.warning("an object cannot be read", extra={"kind": self._model.KIND.name, "object": str(key_of(obj)), "error": str(error)})
             return None
+
+    def _unreadable(self, obj: Obj) -> InvalidSpec:
+        what = f"{self._model.KIND.name} {key_of(obj)} cannot be read by this version of the operator"
+        try:
+            self._model.parse(obj)
+        except InvalidSpec as error:
+            what += f" ({error})"
+        return InvalidSpec(f"{what}; install the one that wrote it, or correct or delete the object", reason="Unreadable")
 
     def _all(self, objects: Iterable[Obj]) -> Iterator[M]:
         return (model for model in map(self.of, objects) if model is not None)

@@ -17,7 +17,7 @@ from moorage_operator.fleet.fleet import Fleet
 from moorage_operator.kube.client import KubeApi
 from moorage_operator.kube.clock import Clock
 from moorage_operator.kube.events import EventRecorder
-from moorage_operator.kube.object import Key, Obj
+from moorage_operator.kube.object import Key, Obj, uid_of
 from moorage_operator.kube.resource import Resource
 from moorage_operator.kube.status import StatusWriter
 from moorage_operator.plan.loss import Losses, losses
@@ -111,15 +111,16 @@ class World:
         now = self.now()
         if self._losses is None or not timedelta() <= now - self._losses_at <= LOSSES_HOLD:
             since, before = self.leadership.since, self._losses
-            self._losses = losses(self.nodes, dict(self.fleet), leading_since=since, now=now, before=before)
+            names = [key.name for key in self.nodes.raw.keys()]  # noqa: SIM118 (a method of Cache, not of a dict)
+            self._losses = losses(self.nodes, dict(self.fleet), leading_since=since, now=now, before=before, names=names)
             self._losses_at = now
         return self._losses
 
     def hurry_the_fallen(self) -> None:
         """One of the nodes is back that fell silent together: so may be the others, up to a minute before their next attempt."""
         fallen = () if self._losses is None else self._losses.reprieved
-        nodes = (self.nodes.get(Key("", name)) for name in fallen)
-        self.fleet.hurry(node.metadata.uid for node in nodes if node is not None)
+        nodes = (self.nodes.raw.get(Key("", name)) for name in fallen)
+        self.fleet.hurry(uid_of(node) for node in nodes if node is not None)
 
     def forget_losses(self) -> None:
         """A link or a Node has changed."""

@@ -106,7 +106,11 @@ class Desk:
     pinned: list[tuple[str, ...]] = field(default_factory=list)
     newer_epochs: list[int] = field(default_factory=list)
 
+    unreadable: str = ""
+
     def wish(self, uid: str) -> Wish:
+        if self.unreadable:
+            raise InvalidSpec(self.unreadable, reason="Unreadable")
         return Wish("n1", self.tasks, ())
 
     def claim(self, uid: str, bound: dict[str, Any] | None) -> Claim:
@@ -131,6 +135,8 @@ class Desk:
 
     async def on_newer_epoch(self, uid: str, epoch: int) -> None:
         self.newer_epochs.append(epoch)
+
+    def forget(self, uid: str) -> None: ...
 
 
 def task(name: str) -> TaskSpec:
@@ -195,6 +201,22 @@ async def test_a_burst_of_changes_becomes_few_documents_and_none_without_change(
         link.push()
         await asyncio.sleep(0.05)
         assert len(agent.documents) == sent < 25
+
+
+async def test_while_nobody_can_tell_what_a_host_should_run_it_keeps_what_it_has_and_its_link_says_why() -> None:
+    agent, desk = Agent(), Desk(unreadable="Task a cannot be read")
+    async with connected(agent, desk) as link:
+        await until(lambda: desk.links and desk.links[-1].reason)
+        assert (link.link.connected, link.link.reason, link.link.message) == (True, "Unreadable", "Task a cannot be read")
+        assert not agent.documents
+        desk.unreadable = ""
+        link.push()
+        await until(lambda: agent.documents)
+        assert (link.link.connected, link.link.reason, link.link.message) == (True, "", "")
+        desk.unreadable, desk.tasks = "Task a cannot be read", (task("a"), task("b"))
+        link.push()
+        await until(lambda: link.link.reason)
+        assert len(agent.documents) == len(agent.hellos) == 1
 
 
 async def test_reports_reach_the_desk_in_order() -> None:

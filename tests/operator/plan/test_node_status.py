@@ -109,6 +109,7 @@ def test_allocatable_leaves_five_percent_and_at_least_256mi(capacity: Amount, re
         (down("OwnedByAnotherSwarm", "belongs to swarm x; set spec.adopt"), "False OwnedByAnotherSwarm", True),
         (down("DuplicateHost", "already is the Node y"), "False DuplicateHost", True),
         (down("PythonMissing", "no python3"), "False PythonMissing", True),
+        (Link(reason="Unreadable", message="Task a cannot be read"), "False Unreadable", False),
     ],
 )
 def test_each_state_of_the_link_has_its_reason(link: Link | None, expected: str, stalled: bool) -> None:

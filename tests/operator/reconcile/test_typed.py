@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from moorage_operator.api import Service
+from moorage_operator.errors import InvalidSpec
 from moorage_operator.kube.cache import Cache
 from moorage_operator.kube.object import Key, Obj
 from moorage_operator.kube.resource import SERVICES
@@ -26,7 +27,9 @@ def test_an_object_that_cannot_be_read_hides_no_other_and_is_named_in_the_log(
     services.raw.put(service("web"))
     services.raw.put(service("odd", replicas="many"))
     assert [each.metadata.name for each in services] == ["web"]
-    assert services.get(Key("shop", "odd")) is None
+    with pytest.raises(InvalidSpec, match="Service shop/odd cannot be read by this version of the operator"):
+        services.get(Key("shop", "odd"))
+    assert services.get(Key("shop", "none")) is None
     [record] = caplog.records
     assert (record.__dict__["kind"], record.__dict__["object"]) == ("Service", "shop/odd")
     assert "spec.replicas" in record.__dict__["error"]
