@@ -11,7 +11,8 @@ from typing import Final
 from moorage_operator.errors import Unreachable
 from moorage_operator.fleet.archive import Archive
 from moorage_operator.fleet.governor import Governor
-from moorage_operator.fleet.session import Desk, Link, Session
+from moorage_operator.fleet.link import Desk, Link
+from moorage_operator.fleet.session import Session
 from moorage_operator.fleet.target import Target
 
 HURRY_EVERY_S: Final = 10.0

@@ -9,7 +9,7 @@ from moorage_agent.protocol import ImageSource, ImageSpec, NodeReport, NodeSpec,
 
 from moorage_operator.api import Node, is_true
 from moorage_operator.errors import InvalidSpec, Unreachable
-from moorage_operator.fleet.session import Claim, Link, Wish
+from moorage_operator.fleet.link import Claim, Link, Wish
 from moorage_operator.kube.object import Key, deleting, key_of
 from moorage_operator.kube.resource import IMAGES, NODES, SERVICES, TASKS
 from moorage_operator.plan.container_data import CONFIG_MAP, SECRET, DataObject

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moorage_operator.api import NODE_FINALIZER, Node
 from moorage_operator.errors import InvalidSpec, NodeUnavailable, NotFound
-from moorage_operator.fleet.session import Link
+from moorage_operator.fleet.link import Link
 from moorage_operator.kube.object import Key
 from moorage_operator.kube.resource import NODES
 from moorage_operator.plan.fleet_view_load import Load

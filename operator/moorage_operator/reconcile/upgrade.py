@@ -7,7 +7,7 @@ from datetime import datetime
 
 from moorage_agent.protocol import RELEASE
 
-from moorage_operator.fleet.session import Link
+from moorage_operator.fleet.link import Link
 from moorage_operator.kube.resource import NODES
 from moorage_operator.plan.upgrade import AgentView, plan_upgrades
 from moorage_operator.reconcile.world import World, key_of_model

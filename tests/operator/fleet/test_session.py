@@ -24,10 +24,11 @@ from moorage_agent.protocol import (
     to_wire,
 )
 from moorage_operator.errors import AgentError, InvalidSpec, Unreachable
-from moorage_operator.fleet import loader, session
+from moorage_operator.fleet import conversation, loader, session
 from moorage_operator.fleet.archive import archive_of
 from moorage_operator.fleet.governor import Governor
-from moorage_operator.fleet.session import Claim, Link, Session, Wish
+from moorage_operator.fleet.link import Claim, Link, Wish
+from moorage_operator.fleet.session import Session
 
 from tests.operator.fleet.sshd import LoopbackSshd, Process
 
@@ -285,7 +286,7 @@ async def test_a_host_that_may_be_back_is_tried_before_its_pause_ends(monkeypatc
 
 
 async def test_silence_is_told_before_the_connection_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "PING_EVERY_S", 0.02)
+    monkeypatch.setattr(conversation, "PING_EVERY_S", 0.02)
     now = 1000.0
     agent, desk = Agent(), Desk()
     async with connected(agent, desk, clock=lambda: now):

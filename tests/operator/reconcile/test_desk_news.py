@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from moorage_operator.fleet.session import Link
+from moorage_operator.fleet.link import Link
 from moorage_operator.kube.client import KubeApi
 from moorage_operator.kube.object import Key, Obj, uid_of
 from moorage_operator.kube.resource import NODES, TASKS

@@ -12,7 +12,7 @@ from moorage_operator.fleet import session
 from moorage_operator.fleet.archive import archive_of
 from moorage_operator.fleet.fleet import Fleet
 from moorage_operator.fleet.governor import Governor
-from moorage_operator.fleet.session import Link
+from moorage_operator.fleet.link import Link
 from moorage_operator.fleet.ssh import Connection
 from moorage_operator.fleet.target import Credentials, Target
 from moorage_operator.kube.client import KubeApi

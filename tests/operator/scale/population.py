@@ -13,7 +13,7 @@ from moorage_agent.protocol import RELEASE, Feature, HostFacts, ImageConfig, Ima
 from moorage_operator.api import NODE_FINALIZER, Image, Model, Node, Service, Task
 from moorage_operator.api.resource import Resource as AnyModel
 from moorage_operator.fleet.archive import agent_archive
-from moorage_operator.fleet.session import Link
+from moorage_operator.fleet.link import Link
 from moorage_operator.kube.object import Key, Obj
 from moorage_operator.kube.resource import IMAGES, NODES, SECRETS, SERVICES, TASKS, Resource
 from moorage_operator.plan.container_data import DataVersions
