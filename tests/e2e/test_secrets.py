@@ -160,8 +160,16 @@ def holders(swarm: Swarm, canary: str) -> set[str]:
         process.command
         for host in swarm.hosts
         for process in host.processes()
-        if canary.encode() in Path(f"/proc/{process.pid}/environ").read_bytes()
+        if canary.encode() in environ_of(process)
     }
+
+
+def environ_of(process: Process) -> bytes:
+    """Nothing of one that has ended meanwhile."""
+    try:
+        return Path(f"/proc/{process.pid}/environ").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def the_file(swarm: Swarm) -> Path:
