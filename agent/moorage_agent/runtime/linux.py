@@ -40,6 +40,7 @@ CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_
 SIGCHLD = 17
 # <linux/openat2.h>
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 0x2, 0x4, 0x8, 0x10
+OPENAT2_TRIES = 128
 # <linux/prctl.h>
 PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 8, 24, 36, 38
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
@@ -147,8 +148,17 @@ def fsmount(fs_fd: int, attributes: int) -> int:
 
 
 def openat2(dir_fd: int, path: bytes, flags: int, resolve: int, *, mode: int = 0) -> int:
-    """struct open_how is {flags, mode, resolve}, all u64. Linux 5.6."""
+    """struct open_how is {flags, mode, resolve}, all u64. Linux 5.6.
+
+    A scoped look-up that meets ".." while anything on the machine is renamed or mounted is answered by EAGAIN, to be tried again:
+    openat2(2).
+    """
     how = (c_uint64 * 3)(flags | os.O_CLOEXEC, mode, resolve)
+    for _ in range(OPENAT2_TRIES - 1):
+        try:
+            return _openat2(dir_fd, path, addressof(how), 24, about=path)
+        except BlockingIOError:
+            continue
     return _openat2(dir_fd, path, addressof(how), 24, about=path)
 
 
