@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, settings
 from tests.fleet import BareHost, Bridge, HostSpec, KernelHost
 from tests.fleet.own_kernel.linux import linux
 from tests.fleet.own_kernel.root_image import root_image
-from tests.kube import ControlPlane, Registry, binary
+from tests.kube import ControlPlane, Registry
 from tests.machine import MissingOnMachine
 from tests.machine.debs import unpacked
+from tests.prepare import control_plane_programs
 
 pytest_plugins = ["tests.skips"]
 
@@ -28,7 +29,7 @@ settings.load_profile("patient")
 def control_plane() -> Iterator[ControlPlane]:
     """A control plane for tests that only add and remove objects of their own; to break one, start your own `ControlPlane()`."""
     try:
-        build()
+        control_plane_programs()
     except MissingOnMachine as missing:
         pytest.skip(str(missing))
     with ControlPlane() as plane:
@@ -107,13 +108,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     markers = {marker.name for item in session.items for marker in item.iter_markers()}
-    made_for: dict[str, list[Callable[[], object]]] = {"kube": [build], "e2e": [build], "uml": [linux, root_image]}
+    made_for: dict[str, list[Callable[[], object]]] = {
+        "kube": [control_plane_programs],
+        "e2e": [control_plane_programs],
+        "uml": [linux, root_image],
+    }
     capture = session.config.pluginmanager.getplugin("capturemanager")
     for make in (make for marker, makers in made_for.items() if marker in markers for make in makers):
         with suppress(MissingOnMachine), capture.global_and_fixture_disabled():
             make()
-
-
-def build() -> None:
-    for name in ("kubectl", "etcd", "kube-apiserver", "kube-controller-manager"):
-        binary(name)

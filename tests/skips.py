@@ -18,6 +18,8 @@ EXPECTED: Final = (
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    if reporter is None:
+        return  # a worker: its skips are counted where the run is told
     reasons = {_reason(report) for report in reporter.stats.get("skipped", [])}
     unexpected = sorted(reason for reason in reasons if not any(re.search(known, reason) for known in EXPECTED))
     if unexpected and session.exitstatus == pytest.ExitCode.OK:

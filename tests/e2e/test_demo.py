@@ -14,7 +14,7 @@ import pytest
 from tests.kube import binary
 from tests.machine import cache_dir
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 Make = Callable[..., str]
 CHECKOUT = Path(__file__).parents[2]

@@ -156,12 +156,7 @@ def key_of(swarm: Swarm) -> str:
 
 def holders(swarm: Swarm, canary: str) -> set[str]:
     """Commands of all processes on the hosts that have it in their environment."""
-    return {
-        process.command
-        for host in swarm.hosts
-        for process in host.processes()
-        if canary.encode() in environ_of(process)
-    }
+    return {process.command for host in swarm.hosts for process in host.processes() if canary.encode() in environ_of(process)}
 
 
 def environ_of(process: Process) -> bytes:

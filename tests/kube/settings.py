@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.kube.certificates import Authority, KeyPair, signing_key
 from tests.kube.kubeconfig import by_certificate, write_kubeconfig
-from tests.machine.addresses import free_port, own_loopback
+from tests.machine.addresses import free_port, free_ports, own_loopback
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,17 @@ def prepare(
     proxy_authority = Authority(folder, "proxy-ca")
     served = (address, "127.0.0.1", "localhost", "kubernetes.default.svc", *names)
     admin = authority.issue("bench-admin", organization="system:masters")
-    port = free_port(address)
+    etcd, peer, controller, port = free_ports(loopback, 4)
+    if address != loopback:
+        port = free_port(address)
     settings = Settings(
         folder=folder,
         address=address,
         loopback=loopback,
         api_port=port,
-        etcd_port=free_port(loopback),
-        peer_port=free_port(loopback),
-        controller_port=free_port(loopback),
+        etcd_port=etcd,
+        peer_port=peer,
+        controller_port=controller,
         authority=authority.certificate,
         serving=authority.issue("kube-apiserver", names=served),
         proxy_authority=proxy_authority.certificate,

@@ -175,8 +175,9 @@ def test_its_servers_do_not_outlive_the_process_that_started_them() -> None:
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
+    assert done.stdout, done.stderr
     *pids, folder = done.stdout.split()
-    assert len(pids) == 3, done.stderr
+    assert len(pids) == 3
     eventually("its servers are gone", lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
     with ControlPlane():
         assert not Path(folder).exists(), "the next run sweeps up what a killed one left"

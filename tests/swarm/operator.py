@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.machine import Server
-from tests.machine.addresses import free_port
+from tests.machine.addresses import free_port, own_loopback
 from tests.machine.waiting import eventually
 
 NAMESPACE = "moorage-system"
@@ -28,15 +28,17 @@ class OperatorProcess:
         python: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.port = free_port("127.0.0.1")
+        address = own_loopback()
+        port = free_port(address)
+        self.url = f"http://{address}:{port}"
         self.log_file = folder / f"{name}.log"
         self._python = python or Path(sys.executable)
         self._environment = {
             "PATH": os.environ["PATH"],
             "KUBECONFIG": str(kubeconfig),
             "MOORAGE_NAMESPACE": NAMESPACE,
-            "MOORAGE_HTTP_HOST": "127.0.0.1",
-            "MOORAGE_HTTP_PORT": str(self.port),
+            "MOORAGE_HTTP_HOST": address,
+            "MOORAGE_HTTP_PORT": str(port),
             **(environment or {}),
         }
         self.server: Server | None = None
@@ -80,7 +82,7 @@ class OperatorProcess:
     def get(self, path: str) -> int:
         """The HTTP status of one of its own pages; 0 when it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.url}{path}", timeout=2) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
@@ -93,7 +95,7 @@ class OperatorProcess:
 
     def page(self, path: str) -> str:
         """The text of one of its own pages."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=5) as answer:
             return str(answer.read().decode())
 
     def log(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,14 +28,16 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
 
 
 @pytest.fixture(scope="session")
-def image_python() -> Path:
+def image_python() -> Iterator[Path]:
     """The Python that the operator's image would bring."""
     folder = scratch_folder("image")
     folder.chmod(0o755)  # any account may run what is in an image
     try:
-        return build(folder)
+        yield build(folder)
     except MissingOnMachine as missing:
         pytest.skip(str(missing))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ def meet_a_host(swarm: ChartSwarm) -> None:
 
 def forbidden_calls(swarm: ChartSwarm) -> dict[str, str]:
     """Calls that the API server answered with 403, as the operator counts them."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{swarm.operator.port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"{swarm.operator.url}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
     counted = dict(line.rsplit(" ", 1) for line in lines if line.startswith("moorage_api_calls_total{"))
     assert any('code="200"' in labels for labels in counted)

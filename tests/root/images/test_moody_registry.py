@@ -107,7 +107,7 @@ def test_a_server_that_stalls_once_is_asked_again(registry: MoodyRegistry, store
     assert pulled(source(f"{registry.host}/app:1"), store, digest)
 
 
-@pytest.mark.parametrize("reference", [f"{dead_port()}/app:1", "no.such.host.invalid/app:1"])
+@pytest.mark.parametrize("reference", [f"{dead_port()}/app:1", "no.such.host.invalid/app:1"], ids=["no listener", "no such host"])
 def test_nobody_there(store: ImageStore, reference: str) -> None:
     with pytest.raises(ImageError) as refused:
         resolved(source(reference), store)
