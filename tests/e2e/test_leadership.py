@@ -187,7 +187,8 @@ def test_after_a_restore_of_an_older_store_the_fleet_follows_one_operator(led: S
 
         led.plane.restore(snapshot)
         assert lease(led)[1] < highest
-        led.eventually("the operator that led knows better", lambda: not led.operator.running or leads(led.operator))
+        # Until it has seen the Lease it believes that it leads.
+        led.eventually("the operator that led knows better", lambda: not led.operator.running or lease(led)[1] > highest)
         if not led.operator.running:
             led.start_operator()
         led.eventually("an operator leads", lambda: leads(led.operator))

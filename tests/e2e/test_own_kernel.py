@@ -19,6 +19,7 @@ from tests.e2e.kernel_pair import PATIENCE_S, WEB, Pair, at, cgroup_of, containe
 from tests.fleet import Bridge, KernelHost
 from tests.kube import Registry, busybox_image, make_layer
 from tests.machine import MissingOnMachine
+from tests.machine.waiting import eventually
 from tests.swarm import stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.uml]
@@ -211,11 +212,14 @@ def kept_bytes(host: KernelHost) -> int:
 
 
 def assert_whole(host: KernelHost) -> None:
-    """Only layers of the run that is: those of runs before the cut were volatile."""
-    state = kept(host)
-    assert state["making"] == []
-    for task in state["tasks"].values():
-        assert task["roots"] in ([], [f"root-{task['record']['run']}"]), "none: between two runs"
+    """Only layers of the run that is: those of runs before the cut were volatile. While a run begins, that of the one before is removed."""
+
+    def is_whole() -> bool:
+        state = kept(host)
+        runs = ((task["roots"], f"root-{task['record']['run']}") for task in state["tasks"].values())
+        return state["making"] == [] and all(roots in ([], [root]) for roots, root in runs)
+
+    eventually(f"what {host.name} keeps is whole", is_whole)
     assert "Traceback" not in host.run("cat", "/var/lib/moorage/state/agent.log").stdout
 
 
