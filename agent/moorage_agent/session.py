@@ -77,14 +77,19 @@ class Session:
         self.send(self._desk.greeting())
         try:
             await self._converse()
-        except (ProtocolError, OSError, asyncio.TimeoutError) as error:
-            log.info("session ended", extra={"fields": {"error": str(error) or "silence"}})
-            self.send({"type": "error", "code": "ProtocolError", "message": str(error)})
+        except asyncio.TimeoutError:
+            self._end("Silence", f"nothing heard from the operator for {SILENCE_S:g} s")
+        except (ProtocolError, OSError) as error:
+            self._end("ProtocolError", str(error))
         finally:
             self._desk.gone(self)
             for task in self._work:
                 task.cancel()
             self.close()
+
+    def _end(self, code: str, why: str) -> None:
+        log.info("session ended", extra={"fields": {"error": why}})
+        self.send({"type": "error", "code": code, "message": why})
 
     def send(self, message: dict[str, Any]) -> None:
         """Queue a frame; a peer that stopped reading is dropped rather than remembered."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moorage_agent import session
 from moorage_agent.errors import ImageError
 from moorage_agent.ownership import Binding
 from moorage_agent.paths import Paths
@@ -163,6 +164,15 @@ async def test_bytes_that_are_no_frames_end_the_session_and_nothing_else(node: F
     second = await node.connect()
     await second.greet()
     await second.hear("report")
+
+
+async def test_an_operator_that_says_nothing_is_told_so_and_let_go(monkeypatch: pytest.MonkeyPatch, operator: OperatorEnd) -> None:
+    monkeypatch.setattr(session, "SILENCE_S", 0.1)
+    operator.send({"type": "ping", "at": 1})  # the wait that goes on began before
+    error = await operator.hear("error")
+    assert (error["code"], error["message"]) == ("Silence", "nothing heard from the operator for 0.1 s")
+    with pytest.raises(EOFError):
+        await operator.hear("error")
 
 
 async def test_nothing_is_heeded_before_the_hello(node: FakeNode) -> None:
