@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.machine.waiting import eventually
+
 # The kernel sends the parent-death signal when the *thread* that started a child ends. A pool thread of asyncio ends with its loop,
 # so every child is started by this one thread, which lives as long as the process.
 _SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bench-spawner")
@@ -68,7 +70,11 @@ class Server:
         self._process.send_signal(signum)
 
     def pause(self) -> None:
+        """Returns once it stands still: a thread that runs takes a moment to notice."""
         self.signal(signal.SIGSTOP)
+        eventually(
+            "each of its threads has stopped", lambda: all(state_of(thread) in "TZX" for thread in Path(f"/proc/{self.pid}/task").iterdir())
+        )
 
     def resume(self) -> None:
         self.signal(signal.SIGCONT)
@@ -94,3 +100,11 @@ class Server:
         if self._process.stdin is not None:
             self._process.stdin.close()
         return self._process.wait(timeout_s)
+
+
+def state_of(thread: Path) -> str:
+    """One letter, as in proc(5); X for one that has ended."""
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
