@@ -216,8 +216,9 @@ def assert_whole(host: KernelHost) -> None:
 
     def is_whole() -> bool:
         state = kept(host)
+        assert state["making"] == []
         runs = ((task["roots"], f"root-{task['record']['run']}") for task in state["tasks"].values())
-        return state["making"] == [] and all(roots in ([], [root]) for roots, root in runs)
+        return all(roots in ([], [root]) for roots, root in runs)
 
     eventually(f"what {host.name} keeps is whole", is_whole)
     assert "Traceback" not in host.run("cat", "/var/lib/moorage/state/agent.log").stdout

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 from moorage_agent.protocol import ImageSource, ProtocolError, TaskSpec, to_wire
 
 from moorage_operator.api import Image, Task
-from moorage_operator.errors import InvalidSpec
 from moorage_operator.kube.cache import Change
 from moorage_operator.kube.object import Key, uid_of
 from moorage_operator.plan.document import ImageKey, Sources, node_tasks, task_spec
 from moorage_operator.plan.image_source import image_source
 from moorage_operator.plan.task_container import Containers
-from moorage_operator.reconcile.typed import Typed
+from moorage_operator.reconcile.typed import Typed, unreadable
 
 
 class Entry(NamedTuple):
@@ -45,11 +44,7 @@ class Documented:
             try:
                 container = self._containers.of(task)
             except ProtocolError as error:
-                what = (
-                    f"the container of Task {task.metadata.namespace}/{task.metadata.name} cannot be read by this version of the operator"
-                )
-                remedy = "install the one that wrote it, or delete the Task"
-                raise InvalidSpec(f"{what} ({error}); {remedy}", reason="Unreadable") from error
+                raise unreadable(f"the container of Task {task.metadata.namespace}/{task.metadata.name}", error) from error
             spec = task_spec(task, sources, container)
             known = self._entries[spec.uid] = Entry(task.metadata.generation, source, spec, _wire(spec, task))
         return known.spec

@@ -53,10 +53,14 @@ class Typed(Generic[M]):
 
     def every(self, index: str, value: str) -> list[M]:
         """As `by`, for whoever takes what is not there for gone. Raises InvalidSpec for one that cannot be read and shall stay."""
+        found = []
         for obj in self.raw.by(index, value):
-            if self.of(obj) is None and not deleting(obj):
+            model = self.of(obj)
+            if model is not None:
+                found.append(model)
+            elif not deleting(obj):
                 raise self._unreadable(obj)
-        return self.by(index, value)
+        return found
 
     def __iter__(self) -> Iterator[M]:
         return self._all(self.raw.values())
@@ -81,12 +85,11 @@ class Typed(Generic[M]):
             return None
 
     def _unreadable(self, obj: Obj) -> InvalidSpec:
-        what = f"{self._model.KIND.name} {key_of(obj)} cannot be read by this version of the operator"
         try:
             self._model.parse(obj)
         except InvalidSpec as error:
-            what += f" ({error})"
-        return InvalidSpec(f"{what}; install the one that wrote it, or correct or delete the object", reason="Unreadable")
+            return unreadable(f"{self._model.KIND.name} {key_of(obj)}", error)
+        raise AssertionError("it can be read")
 
     def _all(self, objects: Iterable[Obj]) -> Iterator[M]:
         return (model for model in map(self.of, objects) if model is not None)
@@ -95,3 +98,8 @@ class Typed(Generic[M]):
         if change.old is not None and (change.new is None or uid_of(change.new) != uid_of(change.old)):
             self._young.pop(uid_of(change.old), None)
             self._old.pop(uid_of(change.old), None)
+
+
+def unreadable(what: str, error: Exception) -> InvalidSpec:
+    remedy = "install the one that wrote it, or correct or delete the object"
+    return InvalidSpec(f"{what} cannot be read by this version of the operator ({error}); {remedy}", reason="Unreadable")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import urllib.request
 
 from tests.e2e.chart.release import ChartSwarm
 from tests.swarm import service, stack
@@ -55,8 +54,7 @@ def meet_a_host(swarm: ChartSwarm) -> None:
 
 def forbidden_calls(swarm: ChartSwarm) -> dict[str, str]:
     """Calls that the API server answered with 403, as the operator counts them."""
-    with urllib.request.urlopen(f"{swarm.operator.url}/metrics", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
+    lines = swarm.operator.page("/metrics").splitlines()
     counted = dict(line.rsplit(" ", 1) for line in lines if line.startswith("moorage_api_calls_total{"))
     assert any('code="200"' in labels for labels in counted)
     return {labels: count for labels, count in counted.items() if re.search('code="40[13]"', labels)}
