@@ -134,7 +134,10 @@ class ImageStatus(Model):
     """The first twelve hex digits of it, for people."""
 
     platform: Line | None = None
-    """The platform it was resolved for."""
+    """The platform of what it was resolved to."""
+
+    asked_platform: Line | None = None
+    """The platform that spec asked for then."""
 
     platforms: Annotated[tuple[Line, ...], atomic_list(64)] = ()
     """All platforms the reference offers."""

@@ -6,7 +6,7 @@ A node resolves: registries may be reachable only from there. What it answered s
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from zlib import crc32
@@ -66,18 +66,32 @@ def plan_image(image: Image, nodes: Iterable[NodeView], attempts: Sequence[Attem
     due = max(due, _not_before(able, attempts)) if attempts else due
     if now < due:
         return ImagePlan(again_at=due)
-    return ImagePlan(Resolve(able[0].name, image_source(image)))
+    return ImagePlan(Resolve(able[0].name, _asked(image)))
 
 
 def resolve_due(image: Image) -> datetime | None:
     """When the reference has to be looked at: at once if this one never was, else by `refresh`; None: never again."""
     status, registry = image.status, image.spec.registry
-    moved = registry is not None and registry.platform not in (None, status.platform)
-    if status.digest is None or status.resolved_at is None or status.reference != source_text(image) or moved:
+    if status.resolved_at is None or not _pinned(image):
         return _LONG_AGO
     if registry is None or registry.refresh is None or "@" in registry.reference:
         return None
     return datetime.fromisoformat(status.resolved_at) + timedelta(seconds=seconds(registry.refresh.interval))
+
+
+def _pinned(image: Image) -> bool:
+    """Whether the digest answers to what spec asks for. An image may call its platform by another name than spec: arm64 is arm64/v8."""
+    status, registry = image.status, image.spec.registry
+    asked = None if registry is None else registry.platform
+    return status.digest is not None and status.reference == source_text(image) and asked in (None, status.platform, status.asked_platform)
+
+
+def _asked(image: Image) -> ImageSource:
+    """What is pinned is looked up again for its own platform, whichever node is asked."""
+    source = image_source(image)
+    if source.platform is None and image.spec.registry is not None and _pinned(image):
+        return replace(source, platform=image.status.platform)
+    return source
 
 
 def wanted_by(image: Image, nodes: Iterable[NodeView]) -> frozenset[str]:

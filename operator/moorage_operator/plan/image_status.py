@@ -42,6 +42,7 @@ def resolved_status(image: Image, answer: ResolvedImage, *, now: datetime) -> Im
         "digest": answer.digest,
         "short_digest": answer.digest.removeprefix("sha256:")[:12],
         "platform": answer.platform,
+        "asked_platform": None if image.spec.registry is None else image.spec.registry.platform,
         "platforms": answer.platforms[:64],
         "size": memory_text(answer.size),
         "size_bytes": answer.size,

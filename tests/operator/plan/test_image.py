@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -60,6 +61,43 @@ def test_a_ready_node_that_allows_the_namespace_is_asked() -> None:
     plan = plan_image(image(), swarm, (), now=NOON)
     assert plan.resolve is not None
     assert (plan.resolve.node, plan.resolve.source) == ("n4", ImageSource("Registry", reference="app:1"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "before", "found", "again"),
+    [
+        ("linux/arm64", "linux/arm64", "linux/arm64/v8", False),
+        ("linux/arm/v7", "linux/arm/v7", "linux/arm/v6", False),
+        ("linux/amd64", None, "linux/amd64", False),
+        ("linux/arm64", "linux/amd64", "linux/amd64", True),
+        ("linux/arm64", None, "linux/amd64", True),
+    ],
+)
+def test_a_platform_is_asked_for_again_only_when_spec_names_another(asked: str, before: str | None, found: str, again: bool) -> None:
+    pinned = PINNED | {"platform": found} | ({"askedPlatform": before} if before else {})
+    one = image(registry={"reference": "app:1", "platform": asked}, status=pinned)
+    assert (plan_image(one, nodes("n1"), (), now=NOON + timedelta(days=1)).resolve is not None) is again
+
+
+def test_what_was_asked_for_is_kept_beside_the_answer() -> None:
+    one = image(registry={"reference": "app:1", "platform": "linux/arm64"})
+    status = resolved_status(one, replace(ANSWER, platform="linux/arm64/v8"), now=NOON)
+    assert (status.asked_platform, status.platform) == ("linux/arm64", "linux/arm64/v8")
+    assert plan_image(with_status(one, status), nodes("n1"), (), now=NOON + timedelta(seconds=1)).resolve is None
+
+
+def test_a_refresh_asks_for_the_platform_that_is_pinned_whichever_node_is_there() -> None:
+    arm = fleets.node("n1", arch="arm64")
+    plan = plan_image(refreshed("Manual"), [arm], (), now=NOON + timedelta(hours=2))
+    assert plan.resolve is not None
+    assert plan.resolve.source == ImageSource("Registry", reference="app:1", platform="linux/amd64")
+
+
+def test_a_new_reference_is_looked_up_for_the_node_that_is_asked() -> None:
+    moved = image(registry={"reference": "app:2"}, status=PINNED)
+    plan = plan_image(moved, nodes("n1"), (), now=NOON)
+    assert plan.resolve is not None
+    assert plan.resolve.source == ImageSource("Registry", reference="app:2")
 
 
 def test_a_drained_node_can_still_be_asked() -> None:
