@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from moorage_operator.api import Image, Service, Task
+from moorage_operator.plan.image_source import home_constraint
 from moorage_operator.plan.placement_demand import demand_of, own_volumes
 from moorage_operator.plan.placement_needs import Home, ServiceKey, TaskNeeds
 from moorage_operator.plan.slot_task import HOME_ANNOTATION
@@ -22,6 +23,7 @@ def pending_needs(service: Service, task: Task, image: Image | None) -> TaskNeed
             task.spec.version,
             container,
             (platform,) if platform else (),
+            constraints=() if image is None else home_constraint(image),
         ),
         replaces=task.spec.replaces,
         start_first=task.spec.handover == "StartFirst",
