@@ -17,11 +17,16 @@ class Site:
         self._shared = True
 
     def making_way_for(self, task: TaskNeeds) -> Load | None:
-        """The load once what it replaces has made way; None if that is not here. With StartFirst only its count is free, it runs on."""
+        """The load once what it replaces has made way; None if that is not here.
+
+        With StartFirst it runs on and only its count is free, and not even that when it has another successor.
+        """
         replaced = self._holdings.get(task.replaces or "")
         if replaced is None or replaced.service != task.demand.service:
             return None
         if task.start_first:
+            if any(one.replaces == replaced.uid and one.service == replaced.service for one in self._holdings.values()):
+                return self.load
             load = self.load.copy()
             load.services[replaced.service] -= 1
             load.tasks -= 1

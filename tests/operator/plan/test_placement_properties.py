@@ -125,6 +125,14 @@ def hands_over(one: Holding, other: Holding) -> bool:
     return any(later.replaces == earlier.uid and not later.start_first for later, earlier in ((one, other), (other, one)))
 
 
+def test_the_limit_per_node_holds_for_a_second_successor_too() -> None:
+    """The first one's version is no longer wanted, but it has not stopped yet."""
+    fleet = Fleet.of([node("n1", tasks=[{}, {"replaces": "n1-0", "start_first": True}])])
+    for start_first in (True, False):
+        [outcome] = place_all([needs(replaces="n1-0", start_first=start_first, max_per_node=1)], fleet, now=NOON)
+        assert isinstance(outcome, Unplaceable)
+
+
 @given(fleets(), batches())
 def test_the_limit_per_node_holds(fleet: Fleet, wanted: list[TaskNeeds]) -> None:
     outcome = place_all(wanted, fleet, now=NOON)
