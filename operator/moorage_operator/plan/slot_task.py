@@ -27,7 +27,7 @@ class SlotTask(NamedTuple):
     """A tuple, because a frozen dataclass of this size takes three times as long to make, and a plan makes one per Task.
 
     `ready_since` is set while condition Ready is True. `exits` are the times at which the container ended unasked. `home` is the node it
-    is on, or was meant for. `leaving`: deleted, not yet gone.
+    is on, or was meant for. `restarts` are those that a failure caused. `leaving`: deleted, not yet gone.
     """
 
     name: str
@@ -92,7 +92,7 @@ def slot_task(task: Task) -> SlotTask:
         reason=status.reason or "",
         message=status.message or "",
         ready_since=ready.last_transition_time if ready is not None and ready.status == "True" else None,
-        restarts=status.restarts or 0,
+        restarts=max(0, (status.restarts or 0) - _excused(task, state)),
         exits=tuple(one.at or _BEGINNING for one in status.last_exits if one.reason not in _ASKED_FOR) if status.last_exits else (),
         ended_at=_ended_at(task, state),
         attempts_used=_attempts_used(spec.container),
@@ -106,6 +106,12 @@ def _ended_at(task: Task, state: str) -> datetime | None:
     times = [one.at for one in task.status.last_exits if one.at is not None]
     times = times or [one.last_transition_time for one in task.status.conditions if one.last_transition_time is not None]
     return max(times, default=task.metadata.creation_timestamp)
+
+
+def _excused(task: Task, state: str) -> int:
+    """Restarts that answered no failure: a reboot, a disconnect. The newest exit of a Task that ended was answered by none."""
+    answered = task.status.last_exits[1:] if state in ENDED else task.status.last_exits
+    return sum(one.reason in _ASKED_FOR for one in answered)
 
 
 def _attempts_used(container: Any) -> int:
