@@ -50,7 +50,7 @@ def plan_slots(wish: Wish, tasks: Iterable[SlotTask], fleet: Fleet, losses: Loss
     return ServicePlan(
         version=wish.version,
         orphan=tuple(orphan for look in looks for orphan in look.orphan),
-        stop=(*_stops(looks, rollout), *_unwanted(slots, homes, wish)),
+        stop=(*_stops(looks, rollout), *_unwanted(slots, homes, wish, hosts)),
         advance=tuple(step for step in _opened(looks, rollout) if isinstance(step, Advance)),
         create=tuple(_draft(look, look.want, wish, hosts, homes[look.slot]) for look in rollout.granted if look.want is not None),
         problems=wish.problems,
@@ -71,11 +71,12 @@ def _wanted_slots(wish: Wish, slots: Slots, fleet: Fleet) -> Mapping[str, NodeVi
     return dict.fromkeys(replicated_slots(slots, wish.spec.replicas, keep_low=wish.sticky))
 
 
-def _unwanted(slots: Slots, wanted: Mapping[str, Any], wish: Wish) -> Iterable[Stop]:
+def _unwanted(slots: Slots, wanted: Mapping[str, Any], wish: Wish, hosts: Hosts) -> Iterable[Stop]:
+    """Of a Node that is there but cannot be read nobody knows whether a Global service belongs on it: what runs there stays."""
     why = "the Service is suspended" if wish.spec.suspend else "its node is not for this Service" if wish.is_global else "fewer replicas"
     for slot in sorted(slots.keys() - wanted.keys()):
         for task in slots[slot]:
-            if not task.leaving:
+            if not task.leaving and (wish.spec.suspend or not (wish.is_global and hosts.is_unreadable(task.node))):
                 yield Stop(task.name, task.uid, why)
 
 

@@ -55,6 +55,9 @@ class Hosts:
         view = self._fleet.nodes.get(node)
         return view is not None and not view.given_up
 
+    def is_unreadable(self, node: str | None) -> bool:
+        return node in self._found.known and node not in self._fleet.nodes
+
     def _look(self, node: str) -> HostState:
         fate = verdict(node, self._rule, self._found, now=self._now)
         if fate.fate is Fate.LOST:

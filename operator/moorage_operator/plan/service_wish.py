@@ -154,6 +154,9 @@ def _refused(spec: ServiceSpec) -> list[Problem]:
         check_disconnect(spec)
     except InvalidSpec as error:
         return [Problem(error.reason, str(error), stalled=True)]
+    if spec.task.resources.reservations.devices:
+        remedy = "name their files in task.security.devices and the nodes in placement.constraints"
+        return [Problem("NotSupported", f"no container gets the devices of resources.reservations.devices yet: {remedy}", stalled=True)]
     return []
 
 

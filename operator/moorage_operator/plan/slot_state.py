@@ -109,7 +109,7 @@ class Slot:
         """The youngest Task that may run; older ones go as soon as it has taken over."""
         holders = [task for task in self.live if task.wants_run]
         while len(holders) > 1 and self._came_in_vain(holders[-1]):
-            self.stop(holders.pop(), "it never became ready, and its version is no longer wanted")
+            self.stop(holders.pop(), "it never became ready, and is no longer wanted so")
         if len(holders) > 1:
             self.found.busy = self.overlaps = True
             for old in holders[:-1]:
@@ -119,12 +119,14 @@ class Slot:
 
     def _came_in_vain(self, task: SlotTask) -> bool:
         """StartFirst, and the wish changed before the new Task was ready: the old one is still there, and the better of the two."""
-        return task.start_first and self.stale(task) and task.ready_since is None
+        if not task.start_first or task.ready_since is not None:
+            return False
+        return self.stale(task) or (task.node is None and not self.wish.start_first)
 
     def _useful_candidate(self) -> SlotTask | None:
         """The youngest Task behind the gate, if it is of use: else it goes, and nothing that serves was touched.
 
-        Behind a holder that is out of reach it is of none: it would hold up the update of slots that can be worked on.
+        Out of reach, or behind a holder that is, it is of none: it would hold up the update of slots that can be worked on.
         """
         candidates = [task for task in self.live if not task.wants_run]
         chosen = candidates[-1] if candidates and self._useful(candidates[-1], self.holder) else None
@@ -134,7 +136,7 @@ class Slot:
         return chosen
 
     def _useful(self, candidate: SlotTask, holder: SlotTask | None) -> bool:
-        if holder is not None and self.hosts.is_(holder.node, Host.AWAY):
+        if holder is not None and any(self.hosts.is_(task.node, Host.AWAY) for task in (holder, candidate)):
             return False
         if self.wish.version is None:
             return True

@@ -41,12 +41,12 @@ def replicated_slots(slots: Mapping[str, Sequence[SlotTask]], replicas: int, *, 
 
 
 def _last_to_go_first(used: Collection[str], slots: Mapping[str, Sequence[SlotTask]]) -> list[str]:
-    """Swarm's preference: slots on crowded nodes go first, then those that do not run, then the highest."""
+    """Swarm's preference: slots without a node go first, then those on crowded nodes, those that do not run, the highest."""
     placed: dict[str | None, int] = defaultdict(int)
-    keys: list[tuple[int, bool, int, str]] = []
+    keys: list[tuple[bool, int, bool, int, str]] = []
     for idle, number, slot in sorted((not _runs(slots[slot]), int(slot), slot) for slot in used):
         node = _node(slots[slot])
-        keys.append((placed[node], idle, number, slot))
+        keys.append((node is None, placed[node], idle, number, slot))
         placed[node] += 1
     return [slot for *_, slot in sorted(keys)]
 

@@ -111,12 +111,13 @@ def fleet(hosts: Mapping[str, Any]) -> Fleet:
         NodeView(
             name=name,
             uid=f"node-{name}",
-            ready="silent" not in host,
+            ready=not host.keys() & {"silent", "refuses"},
             availability=host.get("availability", "Active"),
             out_of_service=host.get("outOfService", False),
             labels=host.get("labels", {}),
         )
         for name, host in hosts.items()
+        if not host.get("unreadable")
     )
 
 
