@@ -36,6 +36,9 @@ def node_removal(node: Node, contact: Contact | None, *, tasks: int, uninstalled
     """`tasks`: how many Tasks there have not ended; `uninstalled`: the agent confirmed that it is gone. None for a Node nobody deletes."""
     if node.metadata.deletion_timestamp is None:
         return None
+    if node.spec.out_of_service and tasks:
+        # Once the object is gone nobody can tell a host that is given up from one that was kept: what has a volume would wait for ever.
+        return RemovalStep(Removal.WAIT, f"the host is out of service: {_count(tasks)} there still to be given up")
     reason = _no_need(node, contact, uninstalled=uninstalled)
     if reason:
         return RemovalStep(Removal.RELEASE, reason)
@@ -46,8 +49,12 @@ def node_removal(node: Node, contact: Contact | None, *, tasks: int, uninstalled
         return RemovalStep(Removal.WAIT, f"cannot uninstall the agent: {why}; {remedy}")
     if tasks:
         remedy = "one that finds no other node stays until its Service is scaled down or deleted"
-        return RemovalStep(Removal.DRAIN, f"waits for {tasks} task{'s' if tasks > 1 else ''} to leave; {remedy}")
+        return RemovalStep(Removal.DRAIN, f"waits for {_count(tasks)} to leave; {remedy}")
     return RemovalStep(Removal.UNINSTALL, "no task is left")
+
+
+def _count(tasks: int) -> str:
+    return f"{tasks} task{'s' if tasks > 1 else ''}"
 
 
 def _no_need(node: Node, contact: Contact | None, *, uninstalled: bool) -> str:

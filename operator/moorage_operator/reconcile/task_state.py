@@ -9,6 +9,7 @@ from moorage_operator.kube.object import Key
 from moorage_operator.kube.resource import TASKS
 from moorage_operator.plan.loss import Fate, Verdict, verdict
 from moorage_operator.plan.loss_rule import LossRule, loss_rule
+from moorage_operator.plan.node_contact import answers
 from moorage_operator.plan.task import task_status, write_at
 from moorage_operator.reconcile.task import release_task
 from moorage_operator.reconcile.world import World, key_of_model, seconds_until
@@ -60,11 +61,21 @@ async def _let_go(task: Task, world: World) -> float | None:
         await release_task(world, task)
         return None
     if fate.fate is Fate.WAITS:
-        message = f"stopping: {fate.message}"
-        if task.status.message != message:
-            world.write_status(TASKS, task, task.status.model_copy(update={"message": message}))
+        _say_waiting(task, fate.message, world)
         return seconds_until(fate.at, world.now()) or LOOK_AGAIN_S
+    link = world.fleet.link(_node_uid(task, world))
+    if link is not None and not link.connected and answers(link):
+        node = task.spec.node_name
+        remedy = f"if the host is gone for good, set spec.outOfService on Node {node}"
+        _say_waiting(task, f"node {node} takes no orders ({link.reason}: {link.message}); {remedy}", world)
+        return LOOK_AGAIN_S
     return _say(task, world, patience_s=STOPPING_S)
+
+
+def _say_waiting(task: Task, why: str, world: World) -> None:
+    message = f"stopping: {why}"
+    if task.status.message != message:
+        world.write_status(TASKS, task, task.status.model_copy(update={"message": message}))
 
 
 def _node_uid(task: Task, world: World) -> str:

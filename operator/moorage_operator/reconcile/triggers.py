@@ -160,6 +160,8 @@ class _Triggers:
             world.enqueue(SERVICES, key_of(service), ROOM_S)
         for task in world.tasks.raw.by(indexes.NODE, node):
             world.enqueue(SERVICES, Key(key_of(task).namespace, task["spec"].get("service", "")), 0.0)
+            if deleting(task):
+                world.enqueue(TASKS, key_of(task), 0.0)
         for image in world.images.raw.by(indexes.UNRESOLVED, ""):
             world.enqueue(IMAGES, key_of(image), 0.0)
 

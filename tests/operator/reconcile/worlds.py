@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -30,6 +33,7 @@ from moorage_operator.settings import Settings
 
 from tests.operator.fakeapi import FakeApi
 from tests.operator.kube.clock import ManualClock
+from tests.operator.kube.waiting import until
 
 INDEXES = {
     STACKS: indexes.STACK_INDEXES,
@@ -54,9 +58,8 @@ class Bench:
         clock, swarm = self.clock, Swarm("swarm", b"k" * 32)
         data = Data(self.api, {"Secret": Cache(SECRETS), "ConfigMap": Cache(CONFIG_MAPS)}, swarm)
         self.caches = {resource: Cache(resource, indexes=INDEXES[resource]) for resource in INDEXES}
-        self.statuses = StatusWriter(
-            self.api, self.caches[SERVICES], clock=clock, random=Random(1), on_conflict=lambda key: self._look(SERVICES, key, 0.0)
-        )
+        self.writers = {resource: self._writer(resource) for resource in self.caches}
+        self.statuses = self.writers[SERVICES]
         self.world = World(
             settings=Settings(namespace="moorage-system"),
             clock=clock,
@@ -71,7 +74,7 @@ class Bench:
             data=data,
             ssh_keys=SshKeys(self.api, data, "moorage-system"),
             placer=Placer(FleetView(), clock=clock),
-            statuses={SERVICES: self.statuses},
+            statuses=self.writers,
             events=EventRecorder(self.api, clock=clock, component="moorage", instance="test"),
             enqueue=self._look,
             leadership=Leadership(1, clock.now()),
@@ -97,6 +100,36 @@ class Bench:
         obj = {**obj, "metadata": dict(obj["metadata"])}
         self.caches[resource].put(obj)
         return obj
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Statuses of all kinds are written while it lasts."""
+        running = [asyncio.create_task(writer.run()) for writer in self.writers.values()]
+        try:
+            yield
+        finally:
+            for each in running:
+                each.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def written(self) -> None:
+        """After a second, which is longer than counts may wait."""
+        await self.clock.advance(1)
+        await until(lambda: not any(writer.waiting for writer in self.writers.values()))
+
+    def refresh(self) -> None:
+        """The caches hear what the server has, as their watches would tell them."""
+        for resource, cache in self.caches.items():
+            there = {key_of(obj): obj for obj in self.fake.store.find(resource)}
+            for key in [key for key in cache.keys() if key not in there]:  # noqa: SIM118 (a method of Cache, not of a dict)
+                cache.remove(key)
+            for obj in there.values():
+                self.seen(resource, obj)
+
+    def _writer(self, resource: Resource) -> StatusWriter:
+        return StatusWriter(
+            self.api, self.caches[resource], clock=self.clock, random=Random(1), on_conflict=lambda key: self._look(resource, key, 0.0)
+        )
 
     def _look(self, resource: Resource, key: Key, after_s: float) -> None:
         self.looks.append((resource.kind, key.name))
