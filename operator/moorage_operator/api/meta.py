@@ -21,6 +21,8 @@ SLOT_LABEL: Final = f"{GROUP}/slot"
 NODE_LABEL: Final = f"{GROUP}/node"
 TASK_FINALIZER: Final = f"{GROUP}/task"
 NODE_FINALIZER: Final = f"{GROUP}/node"
+ORPHAN_FINALIZER: Final = "orphan"
+"""Kubernetes' own, while an object goes whose dependents shall stay (propagationPolicy Orphan)."""
 
 Labels = Annotated[Mapping[LabelKey, LabelValue], Field(max_length=64)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from moorage_operator.api import Image, Service, ServiceStatus, Task
 from moorage_operator.errors import InvalidSpec
@@ -17,6 +18,8 @@ from moorage_operator.plan.service_status import refused_status, service_status
 from moorage_operator.plan.slot_task import slot_task
 from moorage_operator.reconcile import indexes
 from moorage_operator.reconcile.image import drop_unused_images, image_of_service
+from moorage_operator.reconcile.placer import Outcome
+from moorage_operator.reconcile.refusals import RETRY_S, Refusals
 from moorage_operator.reconcile.task import create_task, let_run, orphan_task, place_task, stop_task
 from moorage_operator.reconcile.together import together
 from moorage_operator.reconcile.world import World, key_of_model, seconds_until
@@ -40,22 +43,26 @@ async def reconcile_service(key: Key, world: World) -> float | None:
 async def _reconcile(service: Service, world: World) -> float | None:
     key = key_of_model(service)
     data = await world.data.versions(data_objects(service.spec.task, key.namespace))
-    image = await image_of_service(service, world)
+    refusals, image = Refusals(), None
+    with refusals.noted("Image"):
+        image = await image_of_service(service, world)
     # From here to the first write nothing is awaited: plan and placement see one state of the world.
     now = world.now()
     tasks = world.tasks.every(indexes.SERVICE, str(key))
     wish = world.wishes.of(service, image, data)
     plan = plan_slots(wish, map(slot_task, tasks), world.placer.view.fleet(), world.losses(), now=now)
-    unplaceable = await _carry_out(plan, service, image, world)
+    unplaceable = await _carry_out(plan, service, image, refusals, world)
+    plan = replace(plan, problems=(*refusals.problems(), *plan.problems)) if refusals else plan
     _remember(key, unplaceable, world)
     latest = world.tasks.by(indexes.SERVICE, str(key))
     status = service_status(service, latest, plan, image=image, unplaceable=unplaceable, now=now)
     world.write_status(SERVICES, service, status, after_s=0.0 if _is_news(service, status) else COUNTS_S)
     await drop_unused_images(service, world)
-    return seconds_until(plan.requeue_at, world.now())
+    again_s = seconds_until(plan.requeue_at, world.now())
+    return again_s if not refusals else min(RETRY_S, RETRY_S if again_s is None else again_s)
 
 
-async def _carry_out(plan: ServicePlan, service: Service, image: Image | None, world: World) -> list[Unplaceable]:
+async def _carry_out(plan: ServicePlan, service: Service, image: Image | None, refusals: Refusals, world: World) -> list[Unplaceable]:
     """What frees a place first, then what takes one. Returns why tasks have no node."""
     namespace = service.metadata.namespace
     for orphan in plan.orphan:
@@ -65,16 +72,23 @@ async def _carry_out(plan: ServicePlan, service: Service, image: Image | None, w
             world.events.record(_about(world, task), "NodeLost", orphan.message, warning=True)
     await together(stop_task(world, namespace, step.name, step.uid) for step in plan.stop)
     await together(let_run(world, namespace, step.name, step.uid) for step in plan.advance)
-    return [*await _place_pending(plan, service, image, world), *await _create(plan.create, service, image, world)]
+    return [*await _place_pending(plan, service, image, world), *await _create(plan.create, service, image, refusals, world)]
 
 
-async def _create(drafts: Sequence[TaskDraft], service: Service, image: Image | None, world: World) -> list[Unplaceable]:
+async def _create(
+    drafts: Sequence[TaskDraft], service: Service, image: Image | None, refusals: Refusals, world: World
+) -> list[Unplaceable]:
     outcomes = await world.placer.place([draft.needs for draft in drafts])
     placed = list(zip(drafts, outcomes, strict=True))
     worth = [(draft, outcome) for draft, outcome in placed if draft.worth_it(_node(outcome))]
     for draft in (draft for draft, outcome in placed if not draft.worth_it(_node(outcome))):
         world.placer.forget(draft.needs)
-    await together(create_task(world, service, image, draft, outcome) for draft, outcome in worth)
+
+    async def create(draft: TaskDraft, outcome: Outcome) -> None:
+        with refusals.noted("Task"):
+            await create_task(world, service, image, draft, outcome)
+
+    await together(create(draft, outcome) for draft, outcome in worth)
     return [outcome for _, outcome in worth if isinstance(outcome, Unplaceable)]
 
 
@@ -86,8 +100,9 @@ async def _place_pending(plan: ServicePlan, service: Service, image: Image | Non
     ]
     if not pending:
         return []
-    outcomes = await world.placer.place([pending_needs(service, task, image) for task in pending])
-    await together(place_task(world, task, image, outcome) for task, outcome in zip(pending, outcomes, strict=True))
+    needs = [pending_needs(service, task, image) for task in pending]
+    outcomes = await world.placer.place(needs)
+    await together(place_task(world, *each, image) for each in zip(pending, needs, outcomes, strict=True))
     return [outcome for outcome in outcomes if isinstance(outcome, Unplaceable)]
 
 

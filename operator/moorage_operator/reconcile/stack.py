@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from moorage_operator.api import Service, Stack
+from moorage_operator.api import ORPHAN_FINALIZER, Service, Stack
 from moorage_operator.errors import AlreadyExists, Forbidden, Invalid
 from moorage_operator.kube.object import Key
 from moorage_operator.kube.resource import SERVICES, STACKS
 from moorage_operator.plan.stack import CreateService, DeleteService, PatchService, plan_stack
 from moorage_operator.plan.stack_status import stack_status
 from moorage_operator.reconcile import indexes
+from moorage_operator.reconcile.refusals import RETRY_S
 from moorage_operator.reconcile.together import together
-from moorage_operator.reconcile.world import World
-
-RETRY_S = 30.0
-"""A write that the API server refused is tried again: quotas and policies change without telling us."""
+from moorage_operator.reconcile.world import World, key_of_model
 
 
 async def reconcile_stack(key: Key, world: World) -> float | None:
     stack = world.stacks.get(key)
+    if stack is not None and ORPHAN_FINALIZER in stack.metadata.finalizers:
+        return None  # kubectl delete --cascade=orphan: the cluster's garbage collector takes the owner off the Services
     if stack is None or stack.metadata.deletion_timestamp is not None:
         await _delete_services(key, stack, world)
         return None
@@ -68,6 +68,7 @@ def _left_behind(key: Key, stack: Stack | None, world: World) -> list[Service]:
 
 
 async def _delete(service: Service, world: World) -> None:
-    key = Key(service.metadata.namespace, service.metadata.name)
-    if await world.api.delete(SERVICES, key, uid=service.metadata.uid) is None:
+    """As it was seen: it may have lost its owner meanwhile, and stays then."""
+    key, meta = key_of_model(service), service.metadata
+    if await world.api.delete(SERVICES, key, uid=meta.uid, version=meta.resource_version) is None:
         world.services.raw.remove(key, uid=service.metadata.uid)

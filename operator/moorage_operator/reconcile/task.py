@@ -19,6 +19,7 @@ from moorage_operator.api import (
 from moorage_operator.errors import AlreadyExists, NamespaceEnds, NotFound
 from moorage_operator.kube.object import Key, Obj
 from moorage_operator.kube.resource import TASKS
+from moorage_operator.plan.placement_needs import TaskNeeds
 from moorage_operator.plan.placement_outcome import Placement, Unplaceable
 from moorage_operator.plan.service_plan import TaskDraft
 from moorage_operator.plan.service_wish import stack_of
@@ -43,7 +44,7 @@ async def create_task(world: World, service: Service, image: Image | None, draft
         _say_pending(world, world.tasks.of(created), outcome)
 
 
-async def place_task(world: World, task: Task, image: Image | None, outcome: Placement | Unplaceable) -> None:
+async def place_task(world: World, task: Task, needs: TaskNeeds, outcome: Placement | Unplaceable, image: Image | None) -> None:
     """Give a Pending Task its node, or say why it still has none."""
     if isinstance(outcome, Unplaceable):
         _say_pending(world, task, outcome)
@@ -51,7 +52,12 @@ async def place_task(world: World, task: Task, image: Image | None, outcome: Pla
     body: Obj = {"metadata": {"uid": task.metadata.uid}, "spec": {"nodeName": outcome.node}}
     if image is not None and task.spec.image is None:
         body["spec"]["image"] = _image(image)
-    world.tasks.raw.put(await world.api.patch(TASKS, key_of_model(task), body))
+    try:
+        world.tasks.raw.put(await world.api.patch(TASKS, key_of_model(task), body))
+    except BaseException as error:
+        world.placer.forget(needs)
+        if not isinstance(error, NotFound):
+            raise
 
 
 async def let_run(world: World, namespace: str, name: str, uid: str) -> None:
