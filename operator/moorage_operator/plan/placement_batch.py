@@ -88,7 +88,7 @@ class Batch:
         if self._ranking is None or self._ranked != demand:
             if self._ranking is not None:
                 self._ranking.end()
-            known = (self._sites[name] for name in sorted(self._known_to(demand.service)))
+            known = (self._sites[name] for name in sorted(self._known_to(demand.service) | self._holders(demand)))
             self._ranked, self._ranking = demand, Spread(demand, self._pool(demand), known, now=self._now)
             self._full = None
         return self._ranking
@@ -108,6 +108,9 @@ class Batch:
             else:
                 self._known, self._all_known = self._index() | self._known, True
         return self._known.setdefault(service, set())
+
+    def _holders(self, demand: Demand) -> set[str]:
+        return set.intersection(*(self._volumes.get(key, set()) for key in demand.volumes)) if demand.volumes else set()
 
     def _index(self) -> dict[ServiceKey, set[str]]:
         known = defaultdict[ServiceKey, set[str]](set)

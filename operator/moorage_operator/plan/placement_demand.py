@@ -37,6 +37,7 @@ def demand_of(
         preferences=tuple(preference.spread for preference in placement.preferences),
         max_per_node=placement.max_replicas_per_node,
         features=tuple(features_of(container)),
+        volumes=tuple(dict.fromkeys(shared_volumes(container, service.name))),
     )
 
 
@@ -59,11 +60,22 @@ def own_volumes(container: Container, service: str, slot: str, *, alone: bool) -
     """Keys of the named volumes that no other slot of the Service uses: named by slot, or of a Service with one slot (`alone`).
 
     Where such a volume exists already, its data decides where the slot runs. A volume that several slots share by name exists once on each
-    of their nodes, so it decides nothing.
+    of their nodes, so it binds none of them.
     """
     keys = []
-    for source in (mount.source for mount in container.mounts if mount.kind == "volume" and mount.source):
+    for source in _volumes(container):
         used = set(_TEMPLATE.findall(source))
         if (alone or ".Task.Slot" in used) and used <= {".Task.Slot", ".Service.Name"}:
             keys.append(_TEMPLATE.sub(lambda match: slot if match[1] == ".Task.Slot" else service, source))
     return tuple(keys)
+
+
+def shared_volumes(container: Container, service: str) -> Iterator[str]:
+    """Keys of the named volumes that all slots of the Service use."""
+    for source in _volumes(container):
+        if set(_TEMPLATE.findall(source)) <= {".Service.Name"}:
+            yield _TEMPLATE.sub(service, source)
+
+
+def _volumes(container: Container) -> Iterator[str]:
+    return (mount.source for mount in container.mounts if mount.kind == "volume" and mount.source)

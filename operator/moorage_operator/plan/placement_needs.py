@@ -23,7 +23,8 @@ class Demand:
 
     cpu_millis and memory_bytes are reservations: a limit alone reserves nothing, as in Swarm, and a task without reservations fits wherever
     the other filters let it. `platforms` ("linux/amd64") are those of the image; empty: not known, any node will do. `constraints` and
-    `preferences` (what to spread over: "node.labels.rack") are the user's text. `features` are names of host features.
+    `preferences` (what to spread over: "node.labels.rack") are the user's text. `features` are names of host features. `volumes` are keys
+    of the named volumes its tasks share: after a pause the Service finds its way back to them.
     """
 
     service: ServiceKey
@@ -37,6 +38,7 @@ class Demand:
     preferences: tuple[str, ...] = ()
     max_per_node: int | None = None
     features: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

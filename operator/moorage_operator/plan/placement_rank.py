@@ -14,15 +14,21 @@ FAILURES_THAT_COUNT: Final = 5
 FAILURE_MEMORY: Final = timedelta(minutes=5)
 
 Calm = tuple[int, bool, int, str]
-Rank = tuple[int, int, int, bool, int, str]
+Rank = tuple[int, int, bool, int, bool, int, str]
 
 
 def rank(demand: Demand, node: NodeView, load: Load, *, now: datetime, moves: bool = True) -> Rank:
-    """Where this version keeps failing comes last; then fewer tasks of the Service, fewer tasks, staying on the node, a stable hash.
+    """Where this version keeps failing comes last; then fewer tasks of the Service, its volumes there already, fewer tasks, staying on the
+    node, a stable hash.
 
     Failures count from five within five minutes on, as in Swarm: a node is sorted last by them, never excluded.
     """
-    return (recent_failures(demand, node, now=now), load.services.get(demand.service, 0), *calm_rank(node, load, moves=moves))
+    failures, tasks = recent_failures(demand, node, now=now), load.services.get(demand.service, 0)
+    return (failures, tasks, lacks_volumes(demand, node), *calm_rank(node, load, moves=moves))
+
+
+def lacks_volumes(demand: Demand, node: NodeView) -> bool:
+    return bool(demand.volumes) and not node.volumes.issuperset(demand.volumes)
 
 
 def calm_rank(node: NodeView, load: Load, *, moves: bool = True) -> Calm:

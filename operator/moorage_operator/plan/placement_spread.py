@@ -25,7 +25,9 @@ Key = tuple[tuple[int, ...], Rank]
 
 class Spread:
     def __init__(self, demand: Demand, pool: Pool, known: Iterable[Site], *, now: datetime) -> None:
-        """`known` are the nodes where the Service has tasks, or this version failures, eligible or not: all count for the levels."""
+        """`known` are the nodes with tasks of the Service, failures of this version, or all its volumes, eligible or not: all count for the
+        levels.
+        """
         self._demand = demand
         self._now = now
         self._pool = pool
@@ -81,7 +83,7 @@ class Spread:
         fresh = self._visit.best(path)
         if fresh is None:
             return known
-        unknown = (0, 0, *fresh[0])
+        unknown = (0, 0, bool(self._demand.volumes), *fresh[0])
         return known if known is not None and known[0] < unknown else (unknown, fresh[1])
 
     def _best_known(self, path: Path) -> tuple[Rank, Site] | None:

@@ -82,6 +82,7 @@ def needs(
         ports=ports(spec.pop("ports", ())),
         devices=tuple(spec.pop("devices", {}).items()),
         max_per_node=spec.pop("max_per_node", None),
+        volumes=tuple(spec.pop("shared", ())),
         **{key: tuple(value) for key, value in spec.items()},
     )
     where = None if home is None else Home(home, "its volume is there")

@@ -12,7 +12,7 @@ from moorage_operator.plan.fleet_view import Fleet, ServiceVersion
 from moorage_operator.plan.fleet_view_cache import FleetView
 from moorage_operator.plan.fleet_view_load import Amount
 from moorage_operator.plan.placement import Placement, place
-from moorage_operator.plan.placement_demand import demand_of, own_volumes
+from moorage_operator.plan.placement_demand import demand_of, own_volumes, shared_volumes
 
 from tests.operator.plan.fleets import NOON, WEB, needs
 from tests.operator.plan.objects import GIB, node, ready, service, task
@@ -205,6 +205,7 @@ def test_a_slot_is_bound_to_the_volumes_that_it_alone_uses() -> None:
     container = protocol.Container(mounts=(*mounts, protocol.Mount("/t", "tmpfs"), protocol.Mount("/b", "bind", "/srv")))
     assert own_volumes(container, "web", "3", alone=False) == ("shop/s/data-3",)
     assert own_volumes(container, "web", "3", alone=True) == ("shop/s/data", "shop/s/data-3", "shop/s/web")
+    assert list(shared_volumes(container, "web")) == ["shop/s/data", "shop/s/web"]
 
 
 def test_a_service_made_anew_finds_its_data() -> None:

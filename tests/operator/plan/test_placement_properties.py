@@ -65,6 +65,7 @@ def batches(draw: st.DrawFn) -> list[TaskNeeds]:
             "cpu": draw(st.sampled_from(["0", "700m"])),
             "ports": draw(PORTS),
             "max_per_node": draw(st.sampled_from([None, 1, 2])),
+            "shared": draw(st.sampled_from([(), (), ("shop/s/a",)])),
             "constraints": draw(st.lists(st.sampled_from(["node.labels.zone == a", "node.labels.rack != x"]), max_size=1)),
             "preferences": draw(st.sampled_from([(), ("node.labels.zone",), ("node.labels.zone", "node.labels.rack")])),
         }
