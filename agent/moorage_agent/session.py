@@ -56,7 +56,7 @@ class Desk(Protocol):
 
 
 class Session:
-    """Lives as long as the connection. Until the operator's hello is accepted nothing else of its is heeded."""
+    """Lives as long as the connection. Once a newer session or a hello that was not accepted closed it, nothing more is heeded."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, desk: Desk) -> None:
         self._reader, self._writer, self._desk = reader, writer, desk
@@ -120,6 +120,8 @@ class Session:
             if not data:
                 return
             for message, payload in decoder.feed(data):
+                if self._writer.is_closing():
+                    return
                 self._dispatch(message, payload)
 
     def _dispatch(self, message: dict[str, Any], payload: bytes) -> None:
@@ -153,6 +155,8 @@ class Session:
             self.send({"type": "error", "code": "HostError", "message": f"{kind}: the host refused: {error}"})
         if self._claimed:
             self._desk.heard(self)
+        elif kind == "hello":
+            self.close()
 
     def _on_hello(self, message: dict[str, Any], _: bytes) -> None:
         if message.get("protocol") != PROTOCOL:

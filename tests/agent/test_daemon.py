@@ -92,6 +92,36 @@ async def test_strangers_are_refused_and_the_owner_stays(node: FakeNode, operato
     assert (await operator.push(document(task(1), revision=2)))["type"] == "accepted"
 
 
+@pytest.mark.parametrize("claim", [{"swarm": "other", "epoch": 9}, {"node": "second"}, {"epoch": 0}, {"epoch": "none"}], ids=str)
+async def test_of_a_session_whose_hello_was_not_accepted_nothing_else_is_heeded(
+    node: FakeNode, operator: OperatorEnd, claim: dict[str, Any]
+) -> None:
+    await operator.push(document(task(1)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    stranger = await node.connect()
+    await stranger.greet(**claim)
+    for kind in ("uninstall", "observe", "retire"):
+        stranger.send({"type": kind, "id": 1})
+    assert (await stranger.hear("refused", "error"))["type"] in ("refused", "error")
+    assert await stranger.closed()
+    assert [frame["type"] for frame in stranger.frames] == []
+    assert node.runtime.alive() == {uid(1)}
+    assert (await operator.push(document(task(1), revision=2)))["type"] == "accepted"
+    assert node.runtime.starts == [(uid(1), 1)]
+
+
+async def test_a_session_that_was_replaced_uninstalls_nothing(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    second = await node.connect()
+    await second.greet()
+    operator.send({"type": "uninstall", "id": 1})
+    await second.hear("report")
+    assert await operator.closed()
+    assert (await second.push(document(task(1), revision=2)))["type"] == "accepted"
+    assert node.runtime.alive() == {uid(1)}
+
+
 async def test_adopting_keeps_containers_until_the_new_owner_says_otherwise(node: FakeNode, operator: OperatorEnd) -> None:
     await operator.push(document(task(1), epoch=9, revision=40))
     await operator.until(lambda: node.runtime.alive() == {uid(1)})
