@@ -170,7 +170,7 @@ def _await_ready(paths: Paths, ready: int) -> None:
         raise AgentError("AgentStartFailed", f"the daemon did not start; the end of {paths.agent_log} says:\n{why}")
 
 
-def _tail(path: str, size: int = 2000) -> str:
+def _tail(path: str, size: int = 1500) -> str:
     try:
         with open(path, "rb") as file:
             file.seek(max(0, os.path.getsize(path) - size))

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+MESSAGE_CHARACTERS = 2048
+
+
+def readable(text: str) -> str:
+    """`text` as a message may be that people read and sessions carry: escaped where it is no plain text, and not endless.
+
+    Parts of it come from images, whose authors may mean harm.
+    """
+    if len(text) <= MESSAGE_CHARACTERS and text.isprintable():
+        return text
+    plain = "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text[: MESSAGE_CHARACTERS + 1])
+    return plain if len(plain) <= MESSAGE_CHARACTERS else plain[: MESSAGE_CHARACTERS - 1] + "…"
+
 
 class AgentError(Exception):
     """Any refusal or failure the agent can explain; anything else is a bug and is logged with its traceback."""
 
     def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
         self.code = code
-        self.message = message
+        self.message = readable(message)
+        super().__init__(self.message)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (self.__class__, (self.code, self.message))

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from moorage_agent.errors import AgentError, ImageError, Refused
+from moorage_agent.errors import AgentError, ImageError, Refused, readable
 from moorage_agent.ownership import Claim, claim_of
 from moorage_agent.protocol import (
     PROTOCOL,
@@ -92,10 +92,18 @@ class Session:
         self.send({"type": "error", "code": code, "message": why})
 
     def send(self, message: dict[str, Any]) -> None:
-        """Queue a frame; a peer that stopped reading is dropped rather than remembered."""
+        """Queue a frame; of one that is too large only that it was."""
+        try:
+            self._write(encode(message))
+        except ProtocolError as error:
+            log.warning("a message cannot be sent", extra={"fields": {"type": message["type"], "error": str(error)}})
+            self._write(encode({"type": "error", "code": "TooLarge", "message": f"{error}; its type is {message['type'][:40]}"}))
+
+    def _write(self, frame: bytes) -> None:
+        """A peer that stopped reading is dropped rather than remembered."""
         if self._writer.is_closing():
             return
-        self._writer.write(encode(message))
+        self._writer.write(frame)
         if self._writer.transport.get_write_buffer_size() > UNREAD_LIMIT:
             self._writer.transport.abort()
 
@@ -182,14 +190,14 @@ class Session:
         source = from_wire(ImageSource, message.get("source"))
 
         async def resolved() -> dict[str, Any]:
-            return {"type": "resolved", "image": to_wire(await self._desk.resolve(source))}
+            return {"image": to_wire(await self._desk.resolve(source))}
 
         self._answer(message, resolved, "resolved")
 
     def _on_uninstall(self, message: dict[str, Any], _: bytes) -> None:
         async def done() -> dict[str, Any]:
             await self._desk.uninstall()
-            return {"type": "done"}
+            return {}
 
         self._answer(message, done, "done")
 
@@ -197,15 +205,16 @@ class Session:
         """Run `work` beside the conversation and send what it gives, or its error, under the question's id."""
 
         async def answer() -> None:
+            asked = {"type": kind, "id": message.get("id")}
             try:
-                found = await work()
+                found = encode({**asked, **await work()})
             except AgentError as error:
                 later_s = error.retry_after_s if isinstance(error, ImageError) else None
-                found = {"type": kind, "error": {"code": error.code, "message": error.message, "retryAfterS": later_s}}
+                found = encode({**asked, "error": {"code": error.code, "message": error.message, "retryAfterS": later_s}})
             except Exception as error:
                 log.exception("an answer failed by a bug", extra={"fields": {"kind": kind}})
-                found = {"type": kind, "error": {"code": "AgentBug", "message": repr(error)}}
-            self.send({**found, "id": message.get("id")})
+                found = encode({**asked, "error": {"code": "AgentBug", "message": readable(repr(error))}})
+            self._write(found)
 
         task = asyncio.get_running_loop().create_task(answer())
         self._work.add(task)

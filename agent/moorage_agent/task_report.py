@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moorage_agent.errors import readable
 from moorage_agent.protocol import Exit, ImageReport, TaskReport
 from moorage_agent.restart import crash_looping
 from moorage_agent.steps import cut_off
@@ -19,7 +20,7 @@ def task_report(view: TaskView, now: Moment) -> TaskReport:
         uid=view.uid,
         state=state,
         reason=reason,
-        message=message,
+        message=readable(message),
         restarts=record.restarts,
         exit_code=last.code if last else None,
         oom_killed=last.oom_killed if last else False,
@@ -32,7 +33,7 @@ def task_report(view: TaskView, now: Moment) -> TaskReport:
 
 
 def image_report(digest: str, image: ImageView) -> ImageReport:
-    return ImageReport(digest, image.state, image.reason, image.message, image.done, image.total)
+    return ImageReport(digest, image.state, image.reason, readable(image.message), image.done, image.total)
 
 
 def _state(view: TaskView, now: Moment) -> tuple[str, str, str]:

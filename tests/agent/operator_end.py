@@ -32,6 +32,8 @@ from tests.agent.fake_host import FakeImages, FakeRuntime
 
 WITHIN_S = 5.0
 BUSY = "r.example/busy:1"
+UNSPEAKABLE = "r.example/unspeakable:1"
+ENDLESS = "r.example/endless:1"
 
 
 class FakeNode:
@@ -153,5 +155,9 @@ async def fake_node(paths: Paths, images: FakeImages) -> AsyncIterator[FakeNode]
 def resolve(source: ImageSource, values: Callable[[str], bytes], store: Any) -> ResolvedImage:
     if source.reference == BUSY:
         raise ImageError("RateLimited", "ask later", 70)
+    if source.reference == UNSPEAKABLE:
+        return ResolvedImage("sha256:" + "d" * 64, "linux/amd64", 1, ImageConfig(user="\ud800"))
+    if source.reference == ENDLESS:
+        return ResolvedImage("sha256:" + "d" * 64, "linux/amd64", 1, ImageConfig(user="x" * 40_000_000))
     credentials = values(source.credentials).decode() if source.credentials else "nobody"
     return ResolvedImage("sha256:" + "d" * 64, "linux/amd64", 1, ImageConfig(user=credentials))

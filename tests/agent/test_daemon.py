@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from moorage_agent import session
-from moorage_agent.errors import ImageError
+from moorage_agent.errors import MESSAGE_CHARACTERS, ImageError
 from moorage_agent.ownership import Binding
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import (
@@ -26,11 +26,12 @@ from moorage_agent.protocol import (
     content_hash,
     to_wire,
 )
-from moorage_agent.state import HostState
+from moorage_agent.state import HostState, TaskStore
+from moorage_agent.task_state import End, Record
 from moorage_agent.volumes import make_volume, volume_keys
 
 from tests.agent.fake_host import IMAGE, FakeImages, document, task, uid
-from tests.agent.operator_end import BUSY, FakeNode, OperatorEnd, fake_node
+from tests.agent.operator_end import BUSY, ENDLESS, UNSPEAKABLE, FakeNode, OperatorEnd, fake_node
 
 KEY = "secret/default/db/password/0123456789abcdef"
 
@@ -282,6 +283,40 @@ async def test_a_failed_image_is_told_and_a_new_task_gets_a_new_try(node: FakeNo
     node.images.broken.clear()
     await operator.push(document(task(2, digest=digest), revision=2))
     await operator.until(lambda: operator.tasks[uid(2)].state == "Running")
+
+
+@pytest.mark.parametrize("said", ["of the type \ud800", "\x1b[2J", "x" * 40_000_000], ids=["no character", "for the terminal", "endless"])
+async def test_what_a_hostile_image_makes_an_error_say_reaches_the_operator_as_short_plain_text(node: FakeNode, said: str) -> None:
+    digest = "sha256:" + "b" * 64
+    node.images.broken[digest] = ImageError("InvalidImage", f"a layer {said}")
+    operator = await node.connect()
+    await operator.greet()
+    await operator.push(document(task(1, digest=digest)))
+    await operator.until(lambda: operator.tasks[uid(1)].state == "Rejected")
+    later = await node.connect()
+    await later.greet()
+    await later.until(lambda: later.tasks[uid(1)].state == "Rejected")
+    message = later.tasks[uid(1)].message
+    assert message.startswith("a layer ")
+    assert message.isprintable()
+    assert len(message) <= MESSAGE_CHARACTERS
+
+
+async def test_a_record_of_an_earlier_agent_that_holds_such_a_text_does_not_keep_the_operator_away(node: FakeNode) -> None:
+    end = End("Rejected", "InvalidImage", "\ud800" + "x" * 40_000_000)
+    await node.stop()
+    TaskStore(node.paths).save_record(uid(1), Record(end=end))
+    node.start()
+    operator = await node.connect()
+    await operator.greet()
+    await operator.until(lambda: operator.tasks[uid(1)].state == "Rejected")
+    assert len(operator.tasks[uid(1)].message) <= MESSAGE_CHARACTERS
+
+
+@pytest.mark.parametrize("reference", [UNSPEAKABLE, ENDLESS])
+async def test_a_resolve_is_answered_whatever_the_image_says(operator: OperatorEnd, reference: str) -> None:
+    operator.send({"type": "resolve", "id": 80, "source": {"kind": "Registry", "reference": reference}})
+    assert (await operator.hear("resolved"))["id"] == 80
 
 
 async def test_credentials_that_were_refused_are_asked_for_anew(node: FakeNode, operator: OperatorEnd) -> None:

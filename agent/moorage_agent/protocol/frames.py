@@ -43,7 +43,8 @@ _LENGTHS = struct.Struct(">II")
 
 
 def encode(message: dict[str, Any], payload: bytes = b"") -> bytes:
-    return frame(json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode(), payload)
+    """As `frame`. What is no character (half a surrogate pair, which JSON of a third party may hold) becomes a question mark."""
+    return frame(json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode(errors="replace"), payload)
 
 
 def frame(body: bytes, payload: bytes = b"") -> bytes:
