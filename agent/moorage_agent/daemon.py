@@ -74,7 +74,7 @@ class Daemon:
             contact=self._contact,
             taken=self._take,
             arrived=self._on_value,
-            resolve=lambda source: resolve(source, values.get, images),
+            resolve=lambda source, cancellation: resolve(source, values.get, images, cancellation=cancellation),
             remove_all=self._remove_all,
             end=self._ended.set,
         )

@@ -6,15 +6,16 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from moorage_agent import ownership
 from moorage_agent.contact import Contact
 from moorage_agent.errors import ImageError, Refused
+from moorage_agent.images.cancellation import Cancellation
 from moorage_agent.intake import Intake
 from moorage_agent.protocol import PROTOCOL, ImageSource, NodeReport, NodeSpec, ResolvedImage, to_wire
 from moorage_agent.report import Reporter
+from moorage_agent.resolves import Resolver
 from moorage_agent.session import Session
 from moorage_agent.state import HostState
 from moorage_agent.values import source_keys
@@ -24,7 +25,6 @@ from moorage_agent.world import World
 log = logging.getLogger("moorage.desk")
 
 VALUES_WITHIN_S = 60.0
-RESOLVES_IN_FLIGHT = 4
 
 
 class OperatorDesk:
@@ -39,19 +39,18 @@ class OperatorDesk:
         contact: Contact,
         taken: Callable[[set[str]], None],
         arrived: Callable[[str], None],
-        resolve: Callable[[ImageSource], ResolvedImage],
+        resolve: Callable[[ImageSource, Cancellation], ResolvedImage],
         remove_all: Callable[[], Awaitable[None]],
         end: Callable[[], None],
     ) -> None:
         self._world, self._host, self._reporter, self._contact = world, host, reporter, contact
         self._taken, self._arrived, self._end = taken, arrived, end
-        self._resolve, self._remove_all = resolve, remove_all
+        self._resolver, self._remove_all = Resolver(resolve), remove_all
         self._binding = host.binding()
         self._intake = Intake()
         self._session: Session | None = None
         self._syncing = False
         self._unsaved: tuple[Any, str] | None = None
-        self._threads = ThreadPoolExecutor(RESOLVES_IN_FLIGHT, "resolve")
         self._arrival = asyncio.Event()
         self._told: dict[str, int] = {}  # how often the operator said something of a key in this life
 
@@ -82,7 +81,7 @@ class OperatorDesk:
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
-        self._threads.shutdown(wait=False)
+        self._resolver.close()
         self._host.sync()
 
     # --- session.Desk
@@ -149,7 +148,7 @@ class OperatorDesk:
         keys = source_keys(source)
         await self._have(keys)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._resolve, source)
+            return await self._resolver.resolve(source)
         except ImageError as error:
             if error.code == "Unauthorized" and source.credentials:
                 self._world.values.drop(source.credentials)  # they may have been changed since: the next try asks for them anew

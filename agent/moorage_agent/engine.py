@@ -50,9 +50,9 @@ class Images(Protocol):
 
 
 class Resolve(Protocol):
-    """images.pull_process.resolve_apart: blocks, raises ImageError."""
+    """images.pull_process.resolve_apart: blocks, raises ImageError or Interrupted."""
 
-    def __call__(self, source: ImageSource, values: Callable[[str], bytes], store: Any) -> ResolvedImage: ...
+    def __call__(self, source: ImageSource, values: Callable[[str], bytes], store: Any, *, cancellation: Any) -> ResolvedImage: ...
 
 
 class Pull(Protocol):

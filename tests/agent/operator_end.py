@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from moorage_agent.clock import clock_of
 from moorage_agent.daemon import Daemon
 from moorage_agent.errors import ImageError
+from moorage_agent.images.cancellation import Cancellation
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import (
     PROTOCOL,
@@ -34,6 +36,8 @@ WITHIN_S = 5.0
 BUSY = "r.example/busy:1"
 UNSPEAKABLE = "r.example/unspeakable:1"
 ENDLESS = "r.example/endless:1"
+TRICKLE = "r.example/trickle:1"
+SLOW_URL = "https://files.example/slow.tar"
 
 
 class FakeNode:
@@ -44,13 +48,16 @@ class FakeNode:
         paths.make()
         self.runtime = FakeRuntime(clock_of(paths))
         self.daemon: Daemon | None = None
+        self.archive_is_here, self.downloads = threading.Event(), 0
         self._tasks: list[asyncio.Task[Any]] = []
         self._ends: list[OperatorEnd] = []
 
     def start(self) -> None:
         values = ValueStore(self.paths)
         values.make()
-        self.daemon = Daemon(self.paths, runtime=self.runtime, images=self.images, pull=self.images.pull, resolve=resolve, values=values)
+        self.daemon = Daemon(
+            self.paths, runtime=self.runtime, images=self.images, pull=self.images.pull, resolve=self.resolve, values=values
+        )
         self.daemon.recover()
         self._tasks.append(asyncio.create_task(self.daemon.run()))
 
@@ -71,6 +78,21 @@ class FakeNode:
         end = OperatorEnd(*await asyncio.open_connection(sock=ours))
         self._ends.append(end)
         return end
+
+    def resolve(self, source: ImageSource, values: Callable[[str], bytes], store: Any, *, cancellation: Cancellation) -> ResolvedImage:
+        config = ImageConfig(user=values(source.credentials).decode() if source.credentials else "nobody")
+        if source.reference == BUSY:
+            raise ImageError("RateLimited", "ask later", 70)
+        if source.reference == UNSPEAKABLE:
+            config = ImageConfig(user="\ud800")
+        if source.reference == ENDLESS:
+            config = ImageConfig(user="x" * 40_000_000)
+        if source.reference == TRICKLE:
+            cancellation.sleep(60)
+        if source.url == SLOW_URL:
+            self.downloads += 1
+            self.archive_is_here.wait(60)
+        return ResolvedImage("sha256:" + "d" * 64, "linux/amd64", 1, config)
 
 
 class OperatorEnd:
@@ -150,14 +172,3 @@ async def fake_node(paths: Paths, images: FakeImages) -> AsyncIterator[FakeNode]
         yield node
     finally:
         await node.stop()
-
-
-def resolve(source: ImageSource, values: Callable[[str], bytes], store: Any) -> ResolvedImage:
-    if source.reference == BUSY:
-        raise ImageError("RateLimited", "ask later", 70)
-    if source.reference == UNSPEAKABLE:
-        return ResolvedImage("sha256:" + "d" * 64, "linux/amd64", 1, ImageConfig(user="\ud800"))
-    if source.reference == ENDLESS:
-        return ResolvedImage("sha256:" + "d" * 64, "linux/amd64", 1, ImageConfig(user="x" * 40_000_000))
-    credentials = values(source.credentials).decode() if source.credentials else "nobody"
-    return ResolvedImage("sha256:" + "d" * 64, "linux/amd64", 1, ImageConfig(user=credentials))

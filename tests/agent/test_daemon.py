@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moorage_agent import session
+from moorage_agent import resolves, session
 from moorage_agent.errors import MESSAGE_CHARACTERS, ImageError
 from moorage_agent.ownership import Binding
 from moorage_agent.paths import Paths
@@ -31,7 +31,7 @@ from moorage_agent.task_state import End, Record
 from moorage_agent.volumes import make_volume, volume_keys
 
 from tests.agent.fake_host import IMAGE, FakeImages, document, task, uid
-from tests.agent.operator_end import BUSY, ENDLESS, UNSPEAKABLE, FakeNode, OperatorEnd, fake_node
+from tests.agent.operator_end import BUSY, ENDLESS, SLOW_URL, TRICKLE, UNSPEAKABLE, FakeNode, OperatorEnd, fake_node
 
 KEY = "secret/default/db/password/0123456789abcdef"
 
@@ -399,6 +399,44 @@ async def test_a_registry_that_asks_for_patience_is_passed_on(operator: Operator
     assert (await operator.hear("resolved"))["error"] == {"code": "RateLimited", "message": "ask later", "retryAfterS": 70}
 
 
+async def test_slow_servers_have_their_places_only_so_long(monkeypatch: pytest.MonkeyPatch, operator: OperatorEnd) -> None:
+    monkeypatch.setattr(resolves, "REGISTRY_WITHIN_S", 0.3)
+    for number in range(2 * resolves.IN_FLIGHT):
+        operator.send({"type": "resolve", "id": number, "source": {"kind": "Registry", "reference": TRICKLE}})
+    answers = [await operator.hear("resolved") for _ in range(2 * resolves.IN_FLIGHT)]
+    assert {answer["error"]["message"] for answer in answers} == {f"what {TRICKLE} means could not be found out within 0.3 s"}
+    operator.send({"type": "resolve", "id": 81, "source": {"kind": "Registry", "reference": "r.example/x:1"}})
+    assert "image" in await operator.hear("resolved")
+
+
+async def test_nothing_is_resolved_for_an_operator_that_is_gone(node: FakeNode, operator: OperatorEnd) -> None:
+    for number in range(resolves.IN_FLIGHT):
+        operator.send({"type": "resolve", "id": number, "source": {"kind": "Registry", "reference": TRICKLE}})
+    second = await node.connect()
+    await second.greet()
+    second.send({"type": "resolve", "id": 82, "source": {"kind": "Registry", "reference": "r.example/x:1"}})
+    assert "image" in await second.hear("resolved")
+
+
+async def test_a_download_that_outlasts_the_patience_of_one_who_asks_is_had_by_the_next(
+    monkeypatch: pytest.MonkeyPatch, node: FakeNode, operator: OperatorEnd
+) -> None:
+    monkeypatch.setattr(resolves, "ANSWER_WITHIN_S", 0.1)
+    ask = {"type": "resolve", "id": 83, "source": {"kind": "ArchiveUrl", "url": SLOW_URL}}
+    operator.send(ask)
+    assert (await operator.hear("resolved"))["error"]["code"] == "StillDownloading"
+    second = await node.connect()
+    await second.greet()
+    second.send(ask)
+    assert (await second.hear("resolved"))["error"]["code"] == "StillDownloading"
+    node.archive_is_here.set()
+    while "error" in (answer := await ask_again(second, ask)):
+        assert answer["error"]["code"] == "StillDownloading"
+    assert node.downloads == 1
+    assert "image" in await ask_again(second, ask)
+    assert node.downloads == 2, "what a source means is asked anew once it was told"
+
+
 async def test_health_decides(node: FakeNode, operator: OperatorEnd) -> None:
     check = Healthcheck(exec=("check",), interval_s=0.05, retries=2)
     container = Container(command=("run",), healthcheck=check, restart=Restart(delay_s=30))
@@ -500,6 +538,11 @@ async def test_a_retiring_daemon_ends_and_says_nothing_more(node: FakeNode, oper
     local = await node.connect()
     local.send({"type": "retire"})
     assert await operator.closed()
+
+
+async def ask_again(operator: OperatorEnd, question: dict[str, Any]) -> dict[str, Any]:
+    operator.send(question)
+    return await operator.hear("resolved")
 
 
 def everything_below(directory: str) -> bytes:
