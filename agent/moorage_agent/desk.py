@@ -10,7 +10,7 @@ from typing import Any
 
 from moorage_agent import ownership
 from moorage_agent.contact import Contact
-from moorage_agent.errors import ImageError, Refused
+from moorage_agent.errors import AgentError, ImageError, Refused
 from moorage_agent.images.cancellation import Cancellation
 from moorage_agent.intake import Intake
 from moorage_agent.protocol import PROTOCOL, ImageSource, NodeReport, NodeSpec, ResolvedImage, to_wire
@@ -49,6 +49,7 @@ class OperatorDesk:
         self._binding = host.binding()
         self._intake = Intake()
         self._session: Session | None = None
+        self._uninstalling: asyncio.Task[None] | None = None
         self._syncing = False
         self._unsaved: tuple[Any, str] | None = None
         self._arrival = asyncio.Event()
@@ -155,14 +156,27 @@ class OperatorDesk:
             raise
 
     async def uninstall(self) -> None:
-        """Stop and remove every task, then everything but the volumes, then end. Raises AgentError when a task does not go."""
+        """Stop and remove every task, then everything but the volumes, then end, even when nobody waits for it any more.
+
+        Raises AgentError when a task does not go.
+        """
+        if self._uninstalling is None or self._uninstalling.done():
+            self._uninstalling = asyncio.get_running_loop().create_task(self._uninstall())
+        await asyncio.shield(self._uninstalling)
+
+    # ---
+
+    async def _uninstall(self) -> None:
+        log.info("uninstalls")
         held = self._world.document or NodeSpec("", "", 0, 0)
         self._replace(dataclasses.replace(held, tasks=(), images=()))
         self._taken(set(self._world.tasks))
-        await self._remove_all()
+        try:
+            await self._remove_all()
+        except AgentError as error:
+            log.warning("not uninstalled", extra={"fields": {"error": error.message}})
+            raise
         asyncio.get_running_loop().call_later(0.2, self._end)
-
-    # ---
 
     def _bind(self, binding: ownership.Binding) -> None:
         if binding == self._binding:

@@ -6,12 +6,14 @@ import asyncio
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, Callable
 
 from moorage_agent.errors import AgentError
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import Decoder, NodeReport, TaskReport, encode, from_wire
 from moorage_agent.state import TaskStore
+
+LOOK_EVERY_S = 5.0
 
 
 def table(paths: Paths) -> str:
@@ -76,21 +78,37 @@ def diagnosis(paths: Paths) -> tuple[list[str], bool]:
 
 
 async def uninstall(paths: Paths) -> None:
-    """Remove everything through the daemon, as its operator would. Raises AgentError with its words."""
-    done = await _ask(paths, {"type": "uninstall"}, "done")
+    """Remove everything through the daemon, as its operator would, and say on stderr what is left. Raises AgentError with its words."""
+
+    def look(report: NodeReport) -> None:
+        print(_left(TaskStore(paths), report), file=sys.stderr, flush=True)
+
+    done = await _ask(paths, {"type": "uninstall"}, "done", look=look)
     if "error" in done:
         raise AgentError(done["error"]["code"], done["error"]["message"])
 
 
-def _row(store: TaskStore, task: TaskReport) -> tuple[str, str, str, str, str, str]:
+def _left(store: TaskStore, report: NodeReport) -> str:
+    names = sorted(_name(store, task) for task in report.tasks)
+    return f"still stopping: {', '.join(names)}" if names else "every container is gone; removing files"
+
+
+def _name(store: TaskStore, task: TaskReport) -> str:
     spec = store.spec(task.uid)
+    return spec.name if spec else task.uid
+
+
+def _row(store: TaskStore, task: TaskReport) -> tuple[str, str, str, str, str, str]:
     up = f"{time.time() - task.started_at:.0f}s" if task.started_at else ""
     state = f"{task.state}{' (stopping)' if task.stopping else ''}"
     why = ": ".join(part for part in (task.reason, task.message) if part)
-    return spec.name if spec else task.uid, state, str(task.restarts), str(task.pid or ""), up, why
+    return _name(store, task), state, str(task.restarts), str(task.pid or ""), up, why
 
 
-async def _ask(paths: Paths, message: dict[str, Any], answer: str) -> dict[str, Any]:
+async def _ask(
+    paths: Paths, message: dict[str, Any], answer: str, *, look: Callable[[NodeReport], None] = lambda _: None
+) -> dict[str, Any]:
+    """The answer to `message`. While it takes its time the daemon is asked what there is, for `look` and to show it that we are here."""
     try:
         reader, writer = await asyncio.open_unix_connection(paths.agent_socket)
     except OSError as error:
@@ -99,11 +117,17 @@ async def _ask(paths: Paths, message: dict[str, Any], answer: str) -> dict[str, 
     decoder = Decoder()
     try:
         while True:
-            data = await reader.read(1 << 18)
+            try:
+                data = await asyncio.wait_for(reader.read(1 << 18), LOOK_EVERY_S)
+            except asyncio.TimeoutError:
+                writer.write(encode({"type": "observe"}))
+                continue
             if not data:
                 raise AgentError("NotRunning", "the daemon ended before it answered")
             for said, _ in decoder.feed(data):
                 if said["type"] == answer:
                     return said
+                if said["type"] == "report":
+                    look(from_wire(NodeReport, said["report"]))
     finally:
         writer.close()

@@ -59,7 +59,26 @@ class FakeNode:
             self.paths, runtime=self.runtime, images=self.images, pull=self.images.pull, resolve=self.resolve, values=values
         )
         self.daemon.recover()
-        self._tasks.append(asyncio.create_task(self.daemon.run()))
+        self._running = asyncio.create_task(self.daemon.run())
+        self._tasks.append(self._running)
+
+    async def ended(self) -> None:
+        """Until the daemon ended by itself."""
+        await asyncio.wait_for(asyncio.shield(self._running), WITHIN_S)
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """On its socket, for those who connect by themselves."""
+
+        async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            assert self.daemon is not None
+            await Session(reader, writer, self.daemon.desk).run()
+
+        server = await asyncio.start_unix_server(converse, self.paths.agent_socket)
+        try:
+            yield
+        finally:
+            server.close()
 
     async def stop(self) -> None:
         for task in self._tasks:

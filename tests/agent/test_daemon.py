@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moorage_agent import resolves, session
+from moorage_agent import people, resolves, session
 from moorage_agent.errors import MESSAGE_CHARACTERS, ImageError
 from moorage_agent.ownership import Binding
 from moorage_agent.paths import Paths
@@ -534,6 +534,44 @@ async def test_uninstall_works_without_a_document(node: FakeNode, operator: Oper
     assert node.runtime.containers == {}
 
 
+async def test_an_uninstall_that_began_is_done_whether_or_not_the_asker_stays(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1, "deaf", grace_s=0.3)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    local = await node.connect()
+    local.send({"type": "uninstall"})
+    await operator.until(lambda: operator.tasks[uid(1)].stopping)
+    local.close()
+    await node.ended()
+    assert node.runtime.containers == {}
+    assert gone(node.paths.root)
+
+
+async def test_an_uninstall_is_asked_for_again_and_done_once(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1, "deaf", grace_s=0.3)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    operator.send({"type": "uninstall", "id": 1})
+    await operator.until(lambda: operator.tasks[uid(1)].stopping)
+    second = await node.connect()
+    await second.greet()
+    second.send({"type": "uninstall", "id": 2})
+    assert await second.hear("done") == {"type": "done", "id": 2}
+    await node.ended()
+
+
+async def test_a_person_who_uninstalls_sees_what_is_left_for_as_long_as_it_takes(
+    node: FakeNode, operator: OperatorEnd, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await operator.push(document(task(1, "deaf", grace_s=1.5)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    monkeypatch.setattr(session, "SILENCE_S", 0.5)
+    monkeypatch.setattr(people, "LOOK_EVERY_S", 0.1)
+    async with node.listening():
+        await people.uninstall(node.paths)
+    await node.ended()
+    assert gone(node.paths.root)
+    assert capsys.readouterr().err.splitlines()[0] == "still stopping: web-1-x"
+
+
 async def test_a_retiring_daemon_ends_and_says_nothing_more(node: FakeNode, operator: OperatorEnd) -> None:
     local = await node.connect()
     local.send({"type": "retire"})
@@ -543,6 +581,10 @@ async def test_a_retiring_daemon_ends_and_says_nothing_more(node: FakeNode, oper
 async def ask_again(operator: OperatorEnd, question: dict[str, Any]) -> dict[str, Any]:
     operator.send(question)
     return await operator.hear("resolved")
+
+
+def gone(directory: str) -> bool:
+    return not os.path.exists(directory)
 
 
 def everything_below(directory: str) -> bytes:
