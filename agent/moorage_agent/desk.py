@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable
@@ -51,6 +52,7 @@ class OperatorDesk:
         self._session: Session | None = None
         self._uninstalling: asyncio.Task[None] | None = None
         self._syncing = False
+        self._epoch_unsaved = False
         self._unsaved: tuple[Any, str] | None = None
         self._arrival = asyncio.Event()
         self._told: dict[str, int] = {}  # how often the operator said something of a key in this life
@@ -65,25 +67,28 @@ class OperatorDesk:
             self._session.ask(keys, again=again)
 
     def save_again(self) -> None:
-        """Write the document in force unless it is written. A full disk must not keep an operator from stopping what fills it.
+        """Write the epoch and the document in force unless they are written.
 
-        Until it is written, a daemon that dies comes back with the document before, and gets this one with the operator's next session.
+        A full disk must not keep an operator from stopping what fills it. Until they are written, a daemon that dies comes back with those
+        before, and gets these with the operator's next session.
         """
-        if self._unsaved is None:
-            return
         try:
-            self._host.save_document(*self._unsaved)
+            if self._binding is not None and self._epoch_unsaved:
+                self._host.save_binding(self._binding)
+                self._epoch_unsaved = False
+            if self._unsaved is not None:
+                self._host.save_document(*self._unsaved)
+                self._unsaved = None
+                self._sync_soon()
         except OSError as error:
-            log.warning("the document cannot be written", extra={"fields": {"error": str(error)}})
-        else:
-            self._unsaved = None
-            self._sync_soon()
+            log.warning("the epoch or the document cannot be written", extra={"fields": {"error": str(error)}})
 
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
         self._resolver.close()
-        self._host.sync()
+        with contextlib.suppress(OSError):
+            self._host.sync()
 
     # --- session.Desk
 
@@ -112,9 +117,7 @@ class OperatorDesk:
         document, digest = self._intake.read(spec)
         self._bind(ownership.admit(self._binding, self._world.document, self._world.document_hash, document, digest))
         if digest != self._world.document_hash:
-            self._unsaved = (spec, digest)
-            self.save_again()
-            self._taken(self._world.adopt_document(document, digest))
+            self._taken(self._obey(spec, document, digest))
         self._contact.document()
         return document.epoch, document.revision, digest
 
@@ -169,7 +172,8 @@ class OperatorDesk:
     async def _uninstall(self) -> None:
         log.info("uninstalls")
         held = self._world.document or NodeSpec("", "", 0, 0)
-        self._replace(dataclasses.replace(held, tasks=(), images=()))
+        spec = to_wire(dataclasses.replace(held, tasks=(), images=()))
+        self._obey(spec, *self._intake.read(spec))
         self._taken(set(self._world.tasks))
         try:
             await self._remove_all()
@@ -178,22 +182,33 @@ class OperatorDesk:
             raise
         asyncio.get_running_loop().call_later(0.2, self._end)
 
-    def _bind(self, binding: ownership.Binding) -> None:
-        if binding == self._binding:
-            return
-        old, self._binding = self._binding, binding
-        self._host.save_binding(binding)
-        held = self._world.document
-        if held is not None and old is not None and (old.swarm_id, old.node_uid) != (binding.swarm_id, binding.node_uid):
-            self._replace(ownership.rebound(held, binding))
+    def _obey(self, spec: Any, document: NodeSpec, digest: str) -> set[str]:
+        self._unsaved = (spec, digest)
+        self.save_again()
+        return self._world.adopt_document(document, digest)
 
-    def _replace(self, document: NodeSpec) -> set[str]:
-        """Put a document of our own making in force, on the platter at once."""
+    def _bind(self, binding: ownership.Binding) -> None:
+        """A new owner is written before it is obeyed; a higher epoch of the same one is obeyed even when it cannot be."""
+        old = self._binding
+        if binding == old:
+            return
+        if old is not None and (old.swarm_id, old.node_uid) == (binding.swarm_id, binding.node_uid):
+            self._binding, self._epoch_unsaved = binding, True
+            self.save_again()
+            return
+        self._host.save_binding(binding)
+        if old is not None and self._world.document is not None:
+            self._hand_over(ownership.rebound(self._world.document, binding))
+        self._binding, self._epoch_unsaved = binding, False
+
+    def _hand_over(self, document: NodeSpec) -> None:
+        """Put the document in force under a new owner, on the platter at once."""
         spec = to_wire(document)
         document, digest = self._intake.read(spec)
         self._host.save_document(spec, digest)
         self._host.sync()
-        return self._world.adopt_document(document, digest)
+        self._unsaved = None
+        self._world.adopt_document(document, digest)
 
     def _missing(self) -> tuple[str, ...]:
         return self._world.values.missing(self._world.keys_in_use())

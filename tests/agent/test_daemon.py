@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
+import shutil
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,51 @@ async def test_a_higher_epoch_in_a_document_fences_off_the_lower(node: FakeNode,
     stale = await node.connect()
     await stale.greet(epoch=6)
     assert (await stale.hear("refused"))["code"] == "StaleEpoch"
+
+
+async def test_a_higher_epoch_is_obeyed_on_a_full_disk(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1)))
+    with unwritable(node.paths, "binding.json", "document-a.json", "document-b.json"):
+        second = await node.connect()
+        await second.greet(epoch=5)
+        await second.hear("report")
+        assert (await second.push(document(epoch=5)))["type"] == "accepted"
+        await second.until(lambda: uid(1) in second.removed)
+        stale = await node.connect()
+        await stale.greet(epoch=4)
+        assert (await stale.hear("refused"))["code"] == "StaleEpoch"
+
+
+async def test_an_epoch_that_a_full_disk_did_not_take_is_written_when_there_is_room(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1)))
+    with unwritable(node.paths, "binding.json"):
+        second = await node.connect()
+        await second.greet(epoch=5)
+        assert (await second.push(document(epoch=5)))["type"] == "accepted"
+        assert HostState(node.paths).binding() == Binding("swarm", "node", 1)
+    assert node.daemon is not None
+    node.daemon.desk.save_again()
+    assert HostState(node.paths).binding() == Binding("swarm", "node", 5)
+    held = HostState(node.paths).document(Binding("swarm", "node", 5))
+    assert held is not None
+    assert held[0].epoch == 5
+
+
+async def test_a_new_owner_is_obeyed_once_it_is_written(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1)))
+    with unwritable(node.paths, "binding.json"):
+        for _ in range(2):
+            heir = await node.connect()
+            await heir.greet(swarm="other", node="theirs", epoch=1, adopt=True)
+            assert (await heir.hear("error", "report"))["code"] == "HostError"
+            assert await heir.closed()
+    heir = await node.connect()
+    await heir.greet(swarm="other", node="theirs", epoch=1, adopt=True)
+    await heir.hear("report")
+    assert HostState(node.paths).binding() == Binding("other", "theirs", 1)
+    held = HostState(node.paths).document(Binding("other", "theirs", 1))
+    assert held is not None
+    assert [one.uid for one in held[0].tasks] == [uid(1)]
 
 
 async def test_accepted_carries_the_content_hash(operator: OperatorEnd) -> None:
@@ -534,6 +581,15 @@ async def test_uninstall_works_without_a_document(node: FakeNode, operator: Oper
     assert node.runtime.containers == {}
 
 
+async def test_uninstall_works_on_a_full_disk(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    with unwritable(node.paths, "document-a.json", "document-b.json"):
+        operator.send({"type": "uninstall", "id": 5})
+        assert (await operator.hear("done")).get("error") is None
+    assert gone(node.paths.root)
+
+
 async def test_an_uninstall_that_began_is_done_whether_or_not_the_asker_stays(node: FakeNode, operator: OperatorEnd) -> None:
     await operator.push(document(task(1, "deaf", grace_s=0.3)))
     await operator.until(lambda: node.runtime.alive() == {uid(1)})
@@ -581,6 +637,17 @@ async def test_a_retiring_daemon_ends_and_says_nothing_more(node: FakeNode, oper
 async def ask_again(operator: OperatorEnd, question: dict[str, Any]) -> dict[str, Any]:
     operator.send(question)
     return await operator.hear("resolved")
+
+
+@contextlib.contextmanager
+def unwritable(paths: Paths, *names: str) -> Iterator[None]:
+    """Files of the agent's state that cannot be written anew, as on a full disk."""
+    blocked = [Path(paths.state, f"{name}.new") for name in names]
+    for path in blocked:
+        path.mkdir()
+    yield
+    for path in blocked:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def gone(directory: str) -> bool:
