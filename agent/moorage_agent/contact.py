@@ -7,12 +7,15 @@ silence end. The time outlives the daemon, not the boot: after a reboot nobody w
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable
 
 from moorage_agent.paths import Paths
 from moorage_agent.state import replace_file
 from moorage_agent.task_state import Moment
 from moorage_agent.world import World
+
+log = logging.getLogger("moorage.contact")
 
 WRITE_EVERY_S = 2.0
 
@@ -25,6 +28,7 @@ class Contact:
         self._path = f"{paths.run}/heard"
         self._trusted = False
         self._written = 0.0
+        self._failing = False
 
     def recall(self) -> None:
         """Take up what an earlier daemon of this boot knew."""
@@ -49,4 +53,15 @@ class Contact:
         self._world.heard_at = now.boot
         if now.boot - self._written >= WRITE_EVERY_S and self._world.fenced():
             self._written = now.boot
+            self._write(now)
+
+    def _write(self, now: Moment) -> None:
+        """What counts is the time in memory: without the file a daemon that comes later takes the silence for longer than it was."""
+        try:
             replace_file(self._path, f"{now.boot_id} {now.boot}\n".encode())
+        except OSError as error:
+            if not self._failing:
+                log.warning("when an operator was last heard cannot be written", extra={"fields": {"error": str(error)}})
+            self._failing = True
+        else:
+            self._failing = False

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moorage_agent import people, resolves, session
+from moorage_agent import contact, people, resolves, session
+from moorage_agent.clock import clock_of
 from moorage_agent.errors import MESSAGE_CHARACTERS, ImageError
 from moorage_agent.ownership import Binding
 from moorage_agent.paths import Paths
@@ -162,7 +163,7 @@ async def test_a_higher_epoch_in_a_document_fences_off_the_lower(node: FakeNode,
 
 async def test_a_higher_epoch_is_obeyed_on_a_full_disk(node: FakeNode, operator: OperatorEnd) -> None:
     await operator.push(document(task(1)))
-    with unwritable(node.paths, "binding.json", "document-a.json", "document-b.json"):
+    with unwritable(node.paths.state, "binding.json", "document-a.json", "document-b.json"):
         second = await node.connect()
         await second.greet(epoch=5)
         await second.hear("report")
@@ -175,7 +176,7 @@ async def test_a_higher_epoch_is_obeyed_on_a_full_disk(node: FakeNode, operator:
 
 async def test_an_epoch_that_a_full_disk_did_not_take_is_written_when_there_is_room(node: FakeNode, operator: OperatorEnd) -> None:
     await operator.push(document(task(1)))
-    with unwritable(node.paths, "binding.json"):
+    with unwritable(node.paths.state, "binding.json"):
         second = await node.connect()
         await second.greet(epoch=5)
         assert (await second.push(document(epoch=5)))["type"] == "accepted"
@@ -190,7 +191,7 @@ async def test_an_epoch_that_a_full_disk_did_not_take_is_written_when_there_is_r
 
 async def test_a_new_owner_is_obeyed_once_it_is_written(node: FakeNode, operator: OperatorEnd) -> None:
     await operator.push(document(task(1)))
-    with unwritable(node.paths, "binding.json"):
+    with unwritable(node.paths.state, "binding.json"):
         for _ in range(2):
             heir = await node.connect()
             await heir.greet(swarm="other", node="theirs", epoch=1, adopt=True)
@@ -524,6 +525,25 @@ async def test_pings_keep_a_singleton_alive(node: FakeNode, operator: OperatorEn
     assert node.runtime.starts == [(uid(1), 1)]
 
 
+async def test_a_full_run_directory_does_not_cut_off_a_singleton(
+    node: FakeNode, operator: OperatorEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contact, "WRITE_EVERY_S", 0.1)
+    boot_id = clock_of(node.paths)().boot_id.encode()
+    with unwritable(node.paths.run, "heard"):
+        assert (await operator.push(document(task(1, stop_after_s=0.5))))["type"] == "accepted"
+        await operator.until(lambda: node.runtime.alive() == {uid(1)})
+        for _ in range(10):
+            await ping(operator)
+            await asyncio.sleep(0.1)
+        assert node.runtime.starts == [(uid(1), 1)]
+        assert boot_id not in everything_below(node.paths.run)
+    await asyncio.sleep(0.1)
+    for _ in range(2):
+        await ping(operator)
+    assert boot_id in everything_below(node.paths.run)
+
+
 async def test_a_daemon_that_died_finds_everything_again(node: FakeNode, operator: OperatorEnd) -> None:
     await operator.push(document(task(1), task(2), revision=3))
     await operator.until(lambda: len(node.runtime.alive()) == 2)
@@ -584,7 +604,7 @@ async def test_uninstall_works_without_a_document(node: FakeNode, operator: Oper
 async def test_uninstall_works_on_a_full_disk(node: FakeNode, operator: OperatorEnd) -> None:
     await operator.push(document(task(1)))
     await operator.until(lambda: node.runtime.alive() == {uid(1)})
-    with unwritable(node.paths, "document-a.json", "document-b.json"):
+    with unwritable(node.paths.state, "document-a.json", "document-b.json"):
         operator.send({"type": "uninstall", "id": 5})
         assert (await operator.hear("done")).get("error") is None
     assert gone(node.paths.root)
@@ -634,15 +654,20 @@ async def test_a_retiring_daemon_ends_and_says_nothing_more(node: FakeNode, oper
     assert await operator.closed()
 
 
+async def ping(operator: OperatorEnd) -> None:
+    operator.send({"type": "ping", "at": 1})
+    await operator.hear("pong")
+
+
 async def ask_again(operator: OperatorEnd, question: dict[str, Any]) -> dict[str, Any]:
     operator.send(question)
     return await operator.hear("resolved")
 
 
 @contextlib.contextmanager
-def unwritable(paths: Paths, *names: str) -> Iterator[None]:
-    """Files of the agent's state that cannot be written anew, as on a full disk."""
-    blocked = [Path(paths.state, f"{name}.new") for name in names]
+def unwritable(directory: str, *names: str) -> Iterator[None]:
+    """Files of ours that cannot be written anew, as on a full disk."""
+    blocked = [Path(directory, f"{name}.new") for name in names]
     for path in blocked:
         path.mkdir()
     yield
