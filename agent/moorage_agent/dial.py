@@ -116,7 +116,7 @@ def _leaves(connection: _socket.socket) -> bool:
         connection.sendall(struct.pack(">II", len(body), 0) + body)
         while connection.recv(CHUNK):
             pass
-    except TimeoutError:
+    except _socket.timeout:  # TimeoutError itself from Python 3.10 on
         return False
     except OSError:
         pass  # it closed in its own way

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import pytest
 from moorage_agent.protocol import Decoder
 
 from tests.root.daemon.agent_host import AgentHost
+from tests.root.daemon.test_interpreters import interpreters
 
 pytestmark = pytest.mark.root
 
@@ -124,6 +126,50 @@ def test_a_daemon_that_hangs_is_replaced(dialled: AgentHost) -> None:
         with Dial(dialled) as second:
             assert second.said["type"] == "hello"
             assert listener(dialled) not in (None, pid)
+
+
+GREETS_AND_HANGS = """
+import fcntl, socket, struct, sys
+lock = open(sys.argv[1], "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+lock.write("another")
+lock.flush()
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(sys.argv[2])
+listening.listen()
+print("listens", flush=True)
+body, kept = b'{"type":"hello"}', []
+while True:
+    kept.append(listening.accept()[0])
+    kept[-1].sendall(struct.pack(">II", len(body), 0) + body)
+"""
+
+DIAL = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from moorage_agent import dial
+from moorage_agent.paths import Paths
+dial.LEAVE_WITHIN_S = 0.5
+sys.exit(dial.dial(Paths(*sys.argv[2:])))
+"""
+
+
+@pytest.mark.parametrize("version", interpreters())
+def test_a_daemon_that_greets_and_then_hangs_is_replaced(dialled: AgentHost, version: str) -> None:
+    python, paths = interpreters()[version], dialled.paths
+    paths.make()
+    hanging = [sys.executable, "-c", GREETS_AND_HANGS, paths.agent_lock, paths.agent_socket]
+    dialling = [python, "-I", "-S", "-E", "-c", DIAL, str(dialled.home), paths.root, paths.run, paths.boot_id_file]
+    with subprocess.Popen(hanging, stdout=subprocess.PIPE) as hung:
+        assert hung.stdout is not None
+        assert hung.stdout.readline() == b"listens\n"
+        try:
+            done = subprocess.run(dialling, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+            assert hung.poll() == -signal.SIGKILL, done.stderr
+        finally:
+            hung.kill()
+    hello, _ = Decoder().feed(done.stdout)[0]
+    assert hello["agentVersion"] == dialled.home.name
 
 
 def test_a_daemon_that_cannot_start_is_explained(dialled: AgentHost) -> None:
