@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+from collections.abc import Awaitable, Callable
 
 from moorage_agent import shutdown, systemd, uninstall
 from moorage_agent.apply import ApplyLoop
@@ -197,29 +198,45 @@ class Daemon:
     # --- what needs no haste, and what a lost event would otherwise leave undone
 
     async def _keep_house(self) -> None:
-        executor = asyncio.get_running_loop().run_in_executor
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            for container in self._runtime.observe():
-                self._see(container)
-            self._touch_all()
-            self._executor.save_again()
-            self.desk.save_again()
-            self.desk.ask(self._world.values.missing(self._world.keys_in_use()), again=True)
-            self._say_facts(await executor(None, host_facts, self._paths, self._host_id, self._runtime.features()))
-            await self._sweep()
+            for chore in (self._look_again, self._tell_facts, self._remove_orphans, self._sweep_values, self._sweep_images):
+                await self._attempt(chore)
             rotate(self._paths.agent_log)
 
-    async def _sweep(self) -> None:
-        """Values, images, and what is left of containers whose directories are gone."""
+    async def _attempt(self, chore: Callable[[], Awaitable[None]]) -> None:
+        """Whatever it meets, the other chores do not wait for it, and it is tried again."""
+        try:
+            await chore()
+        except Exception:
+            log.exception("housekeeping failed")
+
+    async def _look_again(self) -> None:
+        for container in self._runtime.observe():
+            self._see(container)
+        self._touch_all()
+        self._executor.save_again()
+        self.desk.save_again()
+        self.desk.ask(self._world.values.missing(self._world.keys_in_use()), again=True)
+
+    async def _tell_facts(self) -> None:
+        features = self._runtime.features()
+        self._say_facts(await asyncio.get_running_loop().run_in_executor(None, host_facts, self._paths, self._host_id, features))
+
+    async def _remove_orphans(self) -> None:
+        """What is left of containers whose directories are gone."""
         if self._world.document is not None:
             for uid in await self._runtime.remove_orphans(list(self._world.tasks)):
                 log.warning("removed the remains of a container nobody knows", extra={"fields": {"task": uid}})
+
+    async def _sweep_values(self) -> None:
         keys = self._world.keys_in_use() | {key for image in self._world.wished_images() for key in source_keys(image.source)}
         self._world.value_errors = {key: why for key, why in self._world.value_errors.items() if key in keys}
         gone = self._world.values.sweep(keys, (), older_than_s=SWEEP_AGE_S)
         if gone:
             log.info("swept values nobody refers to", extra={"fields": {"count": len(gone)}})
+
+    async def _sweep_images(self) -> None:
         keep = self._leftovers.keep(self._world, self._clock().boot, disk_is_full=nearly_full(self._paths.images))
         if keep is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._images.sweep, keep)

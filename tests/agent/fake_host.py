@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage_agent.errors import ImageError, StartFailed
+from moorage_agent.errors import AgentError, ImageError, StartFailed
 from moorage_agent.images.store import Image
 from moorage_agent.protocol import Container, Exit, Feature, ImageConfig, ImageSource, ImageSpec, NodeSpec, Restart, TaskSpec
 from moorage_agent.runtime.launch import Launch
@@ -95,6 +95,7 @@ class FakeRuntime:
         self.healthy: dict[str, bool] = {}
         self.starts: list[tuple[str, int]] = []
         self.start_error: StartFailed | None = None
+        self.stuck: AgentError | None = None
         self.most_alive: dict[str, int] = {}
         self._clock = clock
         self._pid = 100
@@ -108,6 +109,9 @@ class FakeRuntime:
         if container.exit is None:
             container.exit = Exit(code, self._clock().wall, started_at=container.started_at)
             self._exits.put_nowait(uid)
+
+    def end_unheard(self, uid: str, code: int) -> None:
+        self.containers[uid].exit = Exit(code, self._clock().wall)
 
     def reboot(self) -> None:
         self.containers.clear()
@@ -170,6 +174,8 @@ class FakeRuntime:
             self.containers.pop(uid, None)
 
     async def remove_orphans(self, known: Iterable[str]) -> list[str]:
+        if self.stuck is not None:
+            raise self.stuck
         orphans = sorted(self.containers.keys() - set(known))
         for uid in orphans:
             await self.remove(uid)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moorage_agent import contact, people, resolves, session
+from moorage_agent import contact, daemon, people, resolves, session
 from moorage_agent.clock import clock_of
-from moorage_agent.errors import MESSAGE_CHARACTERS, ImageError
+from moorage_agent.errors import MESSAGE_CHARACTERS, AgentError, ImageError
 from moorage_agent.ownership import Binding
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import (
@@ -559,6 +559,24 @@ async def test_a_daemon_that_died_finds_everything_again(node: FakeNode, operato
     assert node.runtime.starts == starts
 
 
+async def test_a_chore_that_cannot_be_done_ends_neither_the_daemon_nor_the_other_chores(
+    node: FakeNode, operator: OperatorEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "HOUSEKEEPING_S", 0.05)
+    node.runtime.stuck = AgentError("Stuck", "a container that nobody knows does not go")
+    restart = Restart(delay_s=0.01)
+    await operator.push(document(task(1, restart=restart)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    await node.stop()
+    node.start()
+    second = await node.connect()
+    await second.greet()
+    await second.until(lambda: second.tasks[uid(1)].state == "Running")
+    for _ in range(3):
+        restarts = await restarts_after_an_unheard_end(node, second)
+    assert restarts == 3
+
+
 async def test_without_a_document_containers_are_left_alone(node: FakeNode, operator: OperatorEnd) -> None:
     await operator.push(document(task(1)))
     await operator.until(lambda: node.runtime.alive() == {uid(1)})
@@ -652,6 +670,15 @@ async def test_a_retiring_daemon_ends_and_says_nothing_more(node: FakeNode, oper
     local = await node.connect()
     local.send({"type": "retire"})
     assert await operator.closed()
+
+
+async def restarts_after_an_unheard_end(node: FakeNode, operator: OperatorEnd) -> int:
+    """Once the housekeeping has seen it, and the task runs again."""
+    before = operator.tasks[uid(1)].restarts
+    node.runtime.end_unheard(uid(1), 1)
+    await operator.until(lambda: operator.tasks[uid(1)].restarts > before)
+    await operator.until(lambda: operator.tasks[uid(1)].state == "Running")
+    return operator.tasks[uid(1)].restarts
 
 
 async def ping(operator: OperatorEnd) -> None:
