@@ -23,13 +23,12 @@ class Binding:
 
 @dataclass(frozen=True)
 class Claim:
-    """An operator's hello. known_uids: of all Node objects of its swarm; empty: it does not say."""
+    """An operator's hello. adopt: it takes the host over, from another swarm or from a Node object of its own that is no more."""
 
     swarm_id: str
     node_uid: str
     epoch: int
     adopt: bool = False
-    known_uids: tuple[str, ...] = ()
 
 
 def claim_of(message: dict[str, Any]) -> Claim:
@@ -38,10 +37,9 @@ def claim_of(message: dict[str, Any]) -> Claim:
         swarm_id, node_uid, epoch = message["swarmId"], message["nodeUid"], message["epoch"]
     except KeyError as error:
         raise ProtocolError(f"the hello lacks {error}") from error
-    known = message.get("knownUids") or []
-    if not (isinstance(swarm_id, str) and isinstance(node_uid, str) and type(epoch) is int and isinstance(known, list)):
-        raise ProtocolError("the hello's swarmId and nodeUid must be text, its epoch a number, its knownUids a list")
-    return Claim(swarm_id, node_uid, epoch, message.get("adopt") is True, tuple(str(uid) for uid in known))
+    if not (isinstance(swarm_id, str) and isinstance(node_uid, str) and type(epoch) is int):
+        raise ProtocolError("the hello's swarmId and nodeUid must be text, its epoch a number")
+    return Claim(swarm_id, node_uid, epoch, message.get("adopt") is True)
 
 
 def bind(bound: Binding | None, claim: Claim) -> Binding:
@@ -55,7 +53,7 @@ def bind(bound: Binding | None, claim: Claim) -> Binding:
         raise Refused("OwnedByAnotherSwarm", f"this host belongs to swarm {bound.swarm_id}; set spec.adopt on the Node to take it over")
     if claim.epoch < bound.epoch:
         raise Refused("StaleEpoch", f"epoch {claim.epoch} is over: this host obeyed epoch {bound.epoch}")
-    if bound.node_uid == claim.node_uid or claim.adopt or (claim.known_uids and bound.node_uid not in claim.known_uids):
+    if bound.node_uid == claim.node_uid or claim.adopt:
         return wished
     raise Refused(
         "DuplicateHost",

@@ -82,7 +82,7 @@ async def test_a_host_remembers_whom_it_obeys(node: FakeNode, operator: Operator
     ("claim", "code"),
     [
         ({"swarm": "other", "epoch": 9}, "OwnedByAnotherSwarm"),
-        ({"node": "second", "knownUids": ["node", "second"]}, "DuplicateHost"),
+        ({"node": "second"}, "DuplicateHost"),
         ({"epoch": 0}, "StaleEpoch"),
     ],
 )

@@ -3,7 +3,7 @@
 A frame is two big-endian u32, the length of a JSON object and of a payload, then both. The object's "type" names the message.
 
 operator → agent
-  hello      protocol, swarmId, nodeUid, epoch, adopt, knownUids (uids of this swarm's Node objects)
+  hello      protocol, swarmId, nodeUid, epoch, adopt (take over from another swarm, or from a Node of this one that is no more)
   document   spec: NodeSpec
   value      key + payload | key, error {code, message}
   resolve    id, source: ImageSource
