@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,15 @@ def paths(tmp_path: Path) -> Paths:
     made = Paths(f"{tmp_path}/disk", f"{tmp_path}/run")
     made.make()
     return made
+
+
+def with_news(data: Any) -> Any:
+    """`data` as a newer agent would write it: each object in it has a field more."""
+    if isinstance(data, list):
+        return [with_news(item) for item in data]
+    if isinstance(data, dict):
+        return {**{name: with_news(value) for name, value in data.items()}, "news": {"of": ["a", 1, None]}}
+    return data
 
 
 def keep(host: HostState, spec: NodeSpec) -> None:
@@ -98,6 +108,25 @@ def test_a_record_that_shrinks_and_grows_past_a_block_is_read_whole(paths: Paths
         record = Record(run=length, message="x" * length)
         store.save_record(uid(1), record)
         assert store.record(uid(1)) == record
+
+
+def test_what_a_newer_agent_kept_is_read_by_an_older_one(paths: Paths) -> None:
+    """An operator that is rolled back brings its older agent: fields unknown to it are nothing to it, wherever they stand."""
+    host, store, wish = HostState(paths), TaskStore(paths), document(task(1), task(2), revision=7, epoch=3)
+    exits = (Exit(1, 5.0, started_at=4.0),)
+    record = Record(run=3, noted=2, exits=exits, message="x", stop=Stop("Removed", "b", 1.0), end=End("Failed", "MaxAttempts", "x"))
+    newer = with_news(to_wire(wish))
+    assert content_hash(newer) != content_hash(wish)
+    host.save_document(newer, content_hash(newer))
+    store.save_spec(task(1))
+    store.save_record(uid(1), record)
+    host.save_binding(BINDING)
+    for path in (f"{paths.task(uid(1))}/task.json", f"{paths.task(uid(1))}/record.json", f"{paths.state}/binding.json"):
+        Path(path).write_text(json.dumps(with_news(json.loads(Path(path).read_text()))))
+    assert HostState(paths).binding() == BINDING
+    assert HostState(paths).document(BINDING) == (wish, content_hash(newer))
+    assert TaskStore(paths).spec(uid(1)) == task(1)
+    assert TaskStore(paths).record(uid(1)) == record
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"run": "x"}', b"[]"])
