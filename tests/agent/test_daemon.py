@@ -655,9 +655,9 @@ async def test_an_uninstall_is_asked_for_again_and_done_once(node: FakeNode, ope
 async def test_a_person_who_uninstalls_sees_what_is_left_for_as_long_as_it_takes(
     node: FakeNode, operator: OperatorEnd, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await operator.push(document(task(1, "deaf", grace_s=1.5)))
+    await operator.push(document(task(1, "deaf", grace_s=2.0)))
     await operator.until(lambda: node.runtime.alive() == {uid(1)})
-    monkeypatch.setattr(session, "SILENCE_S", 0.5)
+    monkeypatch.setattr(session, "SILENCE_S", 1.0)
     monkeypatch.setattr(people, "LOOK_EVERY_S", 0.1)
     async with node.listening():
         await people.uninstall(node.paths)

@@ -15,7 +15,7 @@ import pytest
 from moorage_agent.errors import ImageError, Interrupted
 from moorage_agent.images.cancellation import Cancellation
 from moorage_agent.images.limits import Limits
-from moorage_agent.images.pull_process import pull_apart
+from moorage_agent.images.pull_process import pull_apart, resolve_apart
 from moorage_agent.images.store import ImageStore, layer_name
 from moorage_agent.images.unpack import unpack
 from moorage_agent.paths import Paths
@@ -173,6 +173,21 @@ def test_cancelling_ends_the_process(store: ImageStore) -> None:
             )
     store.recover()
     assert untouched(store)
+
+
+def test_cancelling_ends_the_process_that_resolves(store: ImageStore) -> None:
+    with MoodyRegistry() as registry:
+        registry.add("app", Image((noise_layer(1000),)))
+        cancellation = Cancellation()
+
+        def mood(answering: object) -> bool:
+            cancellation.cancel()
+            return not registry.released.wait(20)
+
+        registry.mood = mood
+        nothing: dict[str, bytes] = {}
+        with pytest.raises(Interrupted):
+            resolve_apart(source(f"{registry.host}/app:1"), nothing.__getitem__, store, cancellation=cancellation)
 
 
 def test_a_process_that_was_ended_from_outside_is_told_of(store: ImageStore) -> None:
