@@ -29,6 +29,7 @@ from moorage_operator.kube.clock import SystemClock
 from moorage_operator.kube.credentials import Credentials
 from moorage_operator.kube.events import EventRecorder
 from moorage_operator.kube.informer import Informer
+from moorage_operator.kube.insist import insist
 from moorage_operator.kube.lease import Lease
 from moorage_operator.kube.object import Key
 from moorage_operator.kube.queue import WorkQueue
@@ -80,12 +81,21 @@ class Operator:
         self._credentials = credentials
         self.metrics = Metrics()
         self._http = HttpServer(settings.http_host, settings.http_port, command=lambda: self.command, metrics=self.metrics.text)
+        self._api: KubeApi | None = None
 
     async def start(self) -> Command:
+        """Returns once the caches are filled, however long the API server is away; what it raises no second attempt would mend."""
+        try:
+            return await self._started()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _started(self) -> Command:
         await self._http.start()
         clock, random = SystemClock(), Random()  # noqa: S311 (jitter)
         leads: list[Lease] = []
-        api = KubeApi(
+        api = self._api = KubeApi(
             self._credentials,
             clock=clock,
             may_write=lambda: not leads or leads[0].held(),
@@ -112,6 +122,8 @@ class Operator:
     async def stop(self) -> None:
         if self.command is not None:
             await self.command.stop()
+        if self._api is not None:
+            await self._api.close()
         await self._http.stop()
 
     async def _command(self, api: KubeApi, clock: SystemClock, random: Random) -> Command:
@@ -121,7 +133,8 @@ class Operator:
         metadata = {"Secret": Cache(SECRETS), "ConfigMap": Cache(CONFIG_MAPS)}
         queues: dict[Resource, WorkQueue[Key]] = {}
         identity = Key(self._settings.namespace, self._settings.swarm_secret)
-        swarm = await swarm_identity(api, identity, new_id=lambda: str(uuid.uuid4()), new_key=lambda: secrets.token_bytes(32))
+        read_swarm = partial(swarm_identity, api, identity, new_id=lambda: str(uuid.uuid4()), new_key=lambda: secrets.token_bytes(32))
+        swarm = await insist("the identity of the swarm", read_swarm, clock=clock, random=random)
         data = Data(api, metadata, swarm)
         world = World(
             settings=self._settings,

@@ -13,6 +13,7 @@ from moorage_operator.kube.cache import Cache
 from moorage_operator.kube.client import KubeApi
 from moorage_operator.kube.clock import Clock
 from moorage_operator.kube.informer import Informer, relist
+from moorage_operator.kube.insist import insist
 from moorage_operator.kube.lease import Lease
 from moorage_operator.kube.object import Key, Obj, key_of, uid_of, version_of
 from moorage_operator.kube.queue import WorkQueue
@@ -74,7 +75,7 @@ class Command:
         self.supervisor.start("compare", self._compare)
         self.supervisor.start("events", self.world.events.run)
         await asyncio.gather(*(informer.synced.wait() for informer in self.informers.values()))
-        await self._relist_all()
+        await insist("the caches", self._relist_all, clock=self._clock, random=self._random)
         settle()
         self.synced.set()
         self.supervisor.start("lease", lease.run)
@@ -114,7 +115,6 @@ class Command:
         if self.lease is not None:
             await self.lease.release()
         await self.supervisor.stop()
-        await self._api.close()
 
     async def _compare(self) -> None:
         """Find what kopf's watches missed."""

@@ -53,10 +53,10 @@ def register(
     start: Callable[[], Awaitable[Command]],
     stop: Callable[[], Awaitable[None]],
 ) -> None:
-    """`start` builds the command in kopf's event loop and returns once its caches are filled."""
+    """`start` builds the command in kopf's event loop and returns once its caches are filled. If it raises, the process ends."""
     running: list[Command] = []
 
-    @kopf.on.startup(registry=registry)
+    @kopf.on.startup(registry=registry, errors=kopf.ErrorsMode.PERMANENT)
     async def startup(settings: kopf.OperatorSettings, **_: Any) -> None:
         configure(settings)
         running.append(await start())
@@ -91,5 +91,4 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.peering.standalone = True
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = API_AWAY_S
-    settings.execution.default_backoff = 10
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)

@@ -44,7 +44,9 @@ class HttpServer:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         command = self._command()
-        ready = command is not None and command.synced.is_set()
+        if command is None:
+            return web.Response(text="the identity of the swarm is not known yet: the log says why", status=503)
+        ready = command.synced.is_set()
         return web.Response(text="ok" if ready else "caches are being filled", status=200 if ready else 503)
 
     async def _metricsz(self, _: web.Request) -> web.Response:
