@@ -1,4 +1,8 @@
-"""/healthz, /readyz and /metrics. Healthy is a process whose loop turns, whose watches hear, and who sees to its Lease if it leads."""
+"""/healthz, /readyz and /metrics. Healthy is a process whose loop turns, that goes on with its watches, and sees to its Lease if it leads.
+
+An API server that is away is no fault of this process: to end it would only cut its connections to the hosts. So what counts is when it was
+asked last, not when it answered. kopf's watches are not looked at: they begin anew by themselves, and lists tell what they missed.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,10 @@ from aiohttp import web
 
 from moorage_operator.command import Command
 
-WATCH_SILENT_S = 180.0
-"""A watch hears a bookmark about once a minute and reconnects by itself after 90 s."""
+WATCH_LATE_S = 180.0
+"""A watch hears a bookmark about once a minute, and one that heard nothing begins anew after 90 s."""
 
 LEASE_LATE_S = 15.0
-"""An API server that is away is no fault of this process: to end it would only cut its connections to the hosts."""
 
 
 class HttpServer:
@@ -55,8 +58,8 @@ class HttpServer:
 
 def troubles_of(command: Command) -> Iterator[str]:
     for name, informer in command.informers.items():
-        if informer.synced.is_set() and informer.silent_s > WATCH_SILENT_S:
-            yield f"the watch of {name} heard nothing for {informer.silent_s:.0f} s"
+        if informer.synced.is_set() and informer.tried_s_ago > WATCH_LATE_S:
+            yield f"the watch of {name} was not tried for {informer.tried_s_ago:.0f} s"
     lease = command.lease
     if lease is not None and command.world.leadership.epoch and lease.tried_s_ago > LEASE_LATE_S:
         yield f"renewing the Lease was not tried for {lease.tried_s_ago:.0f} s"

@@ -56,15 +56,16 @@ class Informer:
         self._selection = selection
         self._version = ""
         self._failures_in_a_row = 0
-        self._heard_at = clock.monotonic()
+        self._tried_at = clock.monotonic()
 
     @property
-    def silent_s(self) -> float:
-        """Seconds since the server was last heard of: a list, an event or a bookmark (about one a minute)."""
-        return self._clock.monotonic() - self._heard_at
+    def tried_s_ago(self) -> float:
+        """Seconds since the server was asked last, or heard of: with an event or a bookmark (about one a minute)."""
+        return self._clock.monotonic() - self._tried_at
 
     async def run(self) -> None:
         while True:
+            self._tries()
             try:
                 self._version = await relist(self._api, self._cache, **self._selection)
                 self._listed()
@@ -76,6 +77,7 @@ class Informer:
         """One watch after another, each from where the last one ended; returns when a full list is due."""
         checked = True
         while (left_s := until - self._clock.monotonic()) > 0:
+            self._tries()
             try:
                 if not checked:
                     await self._check_history()
@@ -104,7 +106,6 @@ class Informer:
             now = (await anext(pages)).version
         if parse_version(now) < parse_version(self._version) or not await self._remembered():
             raise Gone(f"cannot watch {self._cache.resource} from {self._version}: the API server's store was restored")
-        self._answered()
 
     async def _remembered(self) -> bool:
         """Whether the server knows the newest thing we know. If anything we saw was undone, then that."""
@@ -127,16 +128,15 @@ class Informer:
         self._heard()
 
     def _listed(self) -> None:
-        self._answered()
+        # No success yet: a server that answers lists but refuses every watch must not be asked in a loop.
         self.relists += 1
         self.synced.set()
 
-    def _answered(self) -> None:
-        # No success yet: a server that answers lists but refuses every watch must not be asked in a loop.
-        self._heard_at = self._clock.monotonic()
+    def _tries(self) -> None:
+        self._tried_at = self._clock.monotonic()
 
     def _heard(self) -> None:
-        self._heard_at = self._clock.monotonic()
+        self._tries()
         self._failures_in_a_row = 0
 
     async def _pause(self, error: ApiError) -> None:
