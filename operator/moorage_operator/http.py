@@ -21,7 +21,7 @@ LEASE_LATE_S = 15.0
 class HttpServer:
     """`command` is None until the process has come so far."""
 
-    def __init__(self, host: str, port: int, *, command: Callable[[], Command | None], metrics: Callable[[], bytes]) -> None:
+    def __init__(self, host: str | None, port: int, *, command: Callable[[], Command | None], metrics: Callable[[], bytes]) -> None:
         self.port = port
         self._host = host
         self._command = command

@@ -33,9 +33,9 @@ class Settings(BaseSettings):
     identity: str = Field(default_factory=lambda: str(uuid.uuid4()))
     """One per process: a restarted process is another candidate."""
 
-    http_host: str = "0.0.0.0"  # noqa: S104 (probes and metrics come from other machines)
+    http_host: str | None = None
     http_port: int = 8080
-    """Where /healthz, /readyz and /metrics answer; 0: on a free port."""
+    """Where /healthz, /readyz and /metrics answer. No host: on every address, IPv4 and IPv6; port 0: on a free one."""
 
     agent_root: str = "/var/lib/moorage"
     """Where the agent lives on hosts."""

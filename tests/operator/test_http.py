@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import urllib.request
 from collections.abc import AsyncIterator
 from random import Random
 
 import pytest
 from moorage_operator.command import Command
-from moorage_operator.http import troubles_of
+from moorage_operator.http import HttpServer, troubles_of
 from moorage_operator.kube.client import KubeApi
 from moorage_operator.kube.informer import Informer
 from moorage_operator.kube.resource import TASKS
+from moorage_operator.settings import Settings
 
 from tests.operator.fakeapi import FakeApi
 from tests.operator.kube.waiting import until
@@ -63,3 +66,17 @@ async def test_a_watch_that_nobody_goes_on_with_is_a_trouble(bench: Bench, comma
     await command.supervisor.stop("watch-tasks")
     await pass_time(bench, 200)
     assert list(troubles_of(command)) == ["the watch of tasks was not tried for 200 s"]
+
+
+async def test_by_default_both_families_are_listened_on() -> None:
+    """On a cluster of one family, probes come by that one."""
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as free:
+        port = free.getsockname()[1]
+    server = HttpServer(Settings().http_host, port, command=lambda: None, metrics=lambda: b"")
+    await server.start()
+    try:
+        for address in ("127.0.0.1", "[::1]"):
+            with await asyncio.to_thread(urllib.request.urlopen, f"http://{address}:{port}/healthz") as answer:
+                assert answer.status == 200
+    finally:
+        await server.stop()
