@@ -11,7 +11,7 @@ from contextlib import aclosing
 from random import Random
 from typing import Unpack
 
-from moorage_operator.errors import ApiError, ApiUnavailable, Gone, NotFound, TooManyRequests
+from moorage_operator.errors import ApiUnavailable, CredentialsError, Gone, MoorageError, NotFound, TooManyRequests
 from moorage_operator.kube.backoff import Backoff
 from moorage_operator.kube.cache import Cache
 from moorage_operator.kube.client import KubeApi, Selection, WatchEvent
@@ -70,7 +70,7 @@ class Informer:
                 self._version = await relist(self._api, self._cache, **self._selection)
                 self._listed()
                 await self._follow(until=self._clock.monotonic() + self._about(self._relist_s))
-            except ApiError as error:
+            except MoorageError as error:
                 await self._pause(error)
 
     async def _follow(self, *, until: float) -> None:
@@ -83,7 +83,7 @@ class Informer:
                     await self._check_history()
                 checked = False
                 await self._watch(min(left_s, self._about(self._watch_s)))
-            except (ApiUnavailable, TooManyRequests) as error:
+            except (ApiUnavailable, TooManyRequests, CredentialsError) as error:
                 # Nothing is missed that a watch from the same version does not bring; a list would add to the server's trouble.
                 await self._pause(error)
 
@@ -139,7 +139,7 @@ class Informer:
         self._tries()
         self._failures_in_a_row = 0
 
-    async def _pause(self, error: ApiError) -> None:
+    async def _pause(self, error: MoorageError) -> None:
         self.failures += 1
         self._failures_in_a_row += 1
         delay_s = self._backoff.delay(self._failures_in_a_row, self._random)

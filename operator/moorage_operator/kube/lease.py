@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from moorage_operator.errors import ApiError, ApiUnavailable, Conflict, NotFound, NotLeader
+from moorage_operator.errors import ApiUnavailable, Conflict, MoorageError, NotFound, NotLeader
 from moorage_operator.kube.client import KubeApi
 from moorage_operator.kube.clock import Clock
 from moorage_operator.kube.lease_record import LeaseRecord, new_lease, record_of, released, renewed, taken_over
@@ -78,11 +78,12 @@ class Lease:
         return self._clock.monotonic() - max(self._tried_at, self._renewed_at)
 
     async def run(self) -> None:
-        """Acquires, renews, loses, acquires again, until cancelled or released; for a Supervisor."""
+        """Acquires, renews, loses, acquires again, until cancelled or released; for a Supervisor. Begun anew, it goes on where it was."""
         while not self._retired:
-            if await self._acquired():
+            if self._mine is None and await self._acquired():
                 log.info("lease acquired", extra={"lease": str(self._key), "epoch": self.epoch})
                 self._on_acquired(self.epoch)
+            if self._mine is not None:
                 self._lose(await self._kept())
             await self._clock.sleep(self._timing.retry_s)
 
@@ -96,7 +97,7 @@ class Lease:
             return self.epoch
 
     async def release(self) -> None:
-        """Stops leading at once, and tells the others so that they need not wait. `run` ends. Never raises an ApiError."""
+        """Stops leading at once, and tells the others so that they need not wait. `run` ends. Never raises a MoorageError."""
         self._retired = True
         mine, self._mine = self._mine, None
         if mine is None:
@@ -104,7 +105,7 @@ class Lease:
         try:
             async with self._changing:
                 await self._patch(released(mine, now=self._clock.now()))
-        except ApiError as error:
+        except MoorageError as error:
             log.info("lease not released, it expires by itself", extra={"lease": str(self._key), "error": str(error)})
 
     # --- before
@@ -119,7 +120,7 @@ class Lease:
             taken = await self._take(record)
         except Conflict:
             return False  # another was faster
-        except ApiError as error:
+        except MoorageError as error:
             log.warning("lease not acquired", extra={"lease": str(self._key), "error": str(error)})
             return False
         self._hold(taken, sent_at)
@@ -155,8 +156,8 @@ class Lease:
     async def _kept(self) -> str:
         """Renews until somebody else has the Lease, and returns why.
 
-        Without an answer from the API server it is not held for a while, but not lost: a change of anybody else's would make the next
-        renewal conflict.
+        Without an answer from the API server, or a way in, it is not held for a while, but not lost: a change of anybody else's would make
+        the next renewal conflict.
         """
         while True:
             await self._clock.sleep(self._timing.retry_s)
@@ -165,7 +166,7 @@ class Lease:
                     await self._renew()
             except NotLeader as error:
                 return str(error)
-            except ApiError as error:
+            except MoorageError as error:
                 log.warning("lease not renewed", extra={"lease": str(self._key), "error": str(error)})
             self._tried_at = self._clock.monotonic()
 

@@ -13,12 +13,14 @@ from moorage_operator.kube.backoff import Backoff
 from moorage_operator.kube.cache import Cache, Change
 from moorage_operator.kube.client import KubeApi
 from moorage_operator.kube.clock import SystemClock
+from moorage_operator.kube.credentials import Credentials
 from moorage_operator.kube.informer import Informer, relist
 from moorage_operator.kube.object import Key, Obj, version_of
 from moorage_operator.kube.resource import SECRETS
 from moorage_operator.kube.supervisor import Supervisor
 
 from tests.operator.fakeapi import FakeApi
+from tests.operator.kube.badge import Badge
 from tests.operator.kube.conftest import Server
 from tests.operator.kube.waiting import until
 from tests.operator.kube.widgets import WIDGETS
@@ -266,6 +268,19 @@ async def test_a_watch_nothing_comes_from_is_no_failure(fake: FakeApi, api: Kube
         await until(lambda: fake.calls["watch", "widgets"] >= 3)
         assert (informer.failures, informer.relists) == (0, 1)
         assert informer.tried_s_ago < 2
+
+
+async def test_an_informer_outlives_credentials_that_are_out_of_order_for_a_while(fake: FakeApi) -> None:
+    badge = Badge()
+    async with KubeApi(Credentials(fake.url, badge), clock=SystemClock()) as api, informed(api) as (cache, informer):
+        await until(informer.synced.is_set)
+        badge.broken = True
+        fake.cut_watches()
+        await until(lambda: informer.failures > 3)
+        add(fake, "meanwhile")
+        badge.broken = False
+        await until(same(fake, cache))
+        assert informer.relists == 1
 
 
 async def test_a_server_that_ends_every_watch_at_once_is_not_asked_in_a_loop(fake: FakeApi, api: KubeApi) -> None:

@@ -9,15 +9,17 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
-from moorage_operator.errors import NotFound, NotLeader
+from moorage_operator.errors import CredentialsError, NotFound, NotLeader
 from moorage_operator.kube.client import KubeApi
 from moorage_operator.kube.clock import SystemClock
+from moorage_operator.kube.credentials import Credentials
 from moorage_operator.kube.lease import Lease, Timing
 from moorage_operator.kube.lease_record import EPOCH, LeaseRecord, record_of
 from moorage_operator.kube.object import Key, Obj
 from moorage_operator.kube.resource import CONFIG_MAPS, LEASES
 
 from tests.operator.fakeapi import FakeApi
+from tests.operator.kube.badge import Badge
 from tests.operator.kube.clock import ManualClock
 from tests.operator.kube.conftest import Server
 from tests.operator.kube.waiting import until
@@ -63,9 +65,9 @@ class Swarm:
         self.fake = fake
         self.processes: list[Process] = []
 
-    def process(self, name: str, *, clock: ManualClock | None = None) -> Process:
+    def process(self, name: str, *, clock: ManualClock | None = None, credentials: Credentials | None = None) -> Process:
         clock = clock or ManualClock()
-        api = KubeApi(self.fake.credentials, clock=SystemClock())
+        api = KubeApi(credentials or self.fake.credentials, clock=SystemClock())
         epochs: list[int] = []
         losses: list[str] = []
         timing = Timing(call_s=0.2)
@@ -375,6 +377,48 @@ async def test_an_unreachable_server_makes_no_leader(swarm: Swarm) -> None:
     one = swarm.process("one")
     await one.live(10)
     assert (one.lease.held(), one.epochs) == (False, [])
+
+
+async def test_a_leader_whose_credentials_are_out_of_order_for_a_while_goes_on_in_its_epoch(swarm: Swarm) -> None:
+    badge = Badge()
+    one = swarm.process("one", credentials=Credentials(swarm.fake.url, badge))
+    await one.live(1)
+    badge.broken = True
+    await one.live(30)
+    assert not one.lease.held()
+    with pytest.raises(CredentialsError):
+        await one.api.get(LEASES, KEY)
+    badge.broken = False
+    await one.live(5)
+    assert (one.lease.held(), one.epochs, one.losses, swarm.there().epoch) == (True, [1], [], 1)
+
+
+async def test_a_process_whose_credentials_are_out_of_order_leads_when_they_are_mended(swarm: Swarm) -> None:
+    badge = Badge()
+    badge.broken = True
+    one = swarm.process("one", credentials=Credentials(swarm.fake.url, badge))
+    await one.live(10)
+    badge.broken = False
+    await one.live(5)
+    assert (one.lease.held(), one.epochs) == (True, [1])
+
+
+async def test_a_leader_whose_credentials_are_out_of_order_ends_in_order(swarm: Swarm) -> None:
+    badge = Badge()
+    one = swarm.process("one", credentials=Credentials(swarm.fake.url, badge))
+    await one.live(1)
+    badge.broken = True
+    await one.lease.release()
+    assert not one.lease.held()
+
+
+async def test_a_run_that_was_broken_off_is_taken_up_in_the_same_epoch(swarm: Swarm) -> None:
+    one = swarm.process("one")
+    await one.live(1)
+    await one.stop()
+    one.start()
+    await one.live(20)
+    assert (one.lease.held(), one.epochs, one.losses, swarm.there().epoch) == (True, [1], [], 1)
 
 
 # --- against both servers, in real time
