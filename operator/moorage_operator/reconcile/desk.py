@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from moorage_agent.protocol import ImageSource, ImageSpec, NodeReport, NodeSpec, TaskSpec
@@ -122,9 +123,10 @@ class OperatorDesk:
             return
         placed = world.tasks.by(indexes.NODE, node.metadata.name) if report.full else ()
         unwished = [task.metadata.uid for task in placed if not is_wished(task)]
-        world.reports.tell(each.uid for each in report.tasks)
         if report.full:
-            world.reports.know(uid)
+            world.reports.know(uid, (each.uid for each in report.tasks))
+        report = self._about_its_own(node, report)
+        world.reports.tell(each.uid for each in report.tasks)
         for task_uid in world.reports.take(report, unwished=unwished):
             task = world.tasks.by_uid(task_uid)
             if task is not None:
@@ -133,10 +135,25 @@ class OperatorDesk:
         if report.facts is not None:
             world.enqueue(NODES, Key("", node.metadata.name), 0.0)
 
+    def _about_its_own(self, node: Node, report: NodeReport) -> NodeReport:
+        """Without what it says of Tasks that are another node's, or nobody's."""
+        name, tasks = node.metadata.name, self._world.tasks.raw
+
+        def own(uid: str) -> bool:
+            task = tasks.by_uid(uid)
+            return task is not None and task["spec"].get("nodeName") == name
+
+        return replace(
+            report,
+            tasks=tuple(each for each in report.tasks if own(each.uid)),
+            removed=tuple(uid for uid in report.removed if own(uid)),
+        )
+
     async def on_newer_epoch(self, uid: str, epoch: int) -> None:  # noqa: ARG002 (any node may tell)
         await self._world.raise_epoch_above(epoch)
 
     def forget(self, uid: str) -> None:
+        self._world.reports.forget_node(uid)
         self._wishes.pop(uid, None)
         self._specs.pop(uid, None)
         self._stood.pop(uid, None)

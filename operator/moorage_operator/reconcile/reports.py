@@ -16,7 +16,7 @@ class Reports:
         self._gone: set[str] = set()
         self._unwritten_since: dict[str, datetime] = {}
         self._told: set[str] = set()
-        self._known: set[str] = set()
+        self._known: dict[str, frozenset[str]] = {}
 
     def take(self, report: NodeReport, *, unwished: Iterable[str]) -> list[str]:
         """Keeps what the report says and returns the uids it says something about.
@@ -36,13 +36,13 @@ class Reports:
         """An agent is told of these Tasks, or has been."""
         self._told.update(uids)
 
-    def know(self, node: str) -> None:
-        """A full report of the node with this uid was taken: what it was told before our time is known."""
-        self._known.add(node)
+    def know(self, node: str, uids: Iterable[str]) -> None:
+        """A full report of the node with this uid has these: what it was told before our time is known, perhaps before the Task itself."""
+        self._known[node] = frozenset(uids)
 
     def never_told(self, uid: str, *, node: str) -> bool:
         """Whether the node cannot have a container of this Task: it was made and deleted before a document listed it."""
-        return node in self._known and uid not in self._told
+        return node in self._known and uid not in self._known[node] and uid not in self._told
 
     def latest(self, uid: str) -> TaskReport | None:
         return self._latest.get(uid)
@@ -63,3 +63,6 @@ class Reports:
         self._gone.discard(uid)
         self._told.discard(uid)
         self._unwritten_since.pop(uid, None)
+
+    def forget_node(self, uid: str) -> None:
+        self._known.pop(uid, None)

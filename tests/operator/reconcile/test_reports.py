@@ -32,7 +32,7 @@ def test_an_unwished_task_that_a_full_report_has_is_not_gone_yet() -> None:
 def test_a_task_that_no_document_listed_cannot_be_on_its_node() -> None:
     reports = Reports()
     assert not reports.never_told("a", node="n")  # what others told it before is not known yet
-    reports.know("n")
+    reports.know("n", [])
     assert reports.never_told("a", node="n")
     reports.tell(["a"])
     assert not reports.never_told("a", node="n")
