@@ -10,6 +10,8 @@ from moorage_operator.kube.object import Key, Obj, parse_version
 from moorage_operator.kube.timestamp import micro_timestamp
 
 EPOCH: Final = "moorage.dev/epoch"
+EPOCH_DIGITS: Final = 15
+"""What is longer is no epoch of ours: JSON has exact numbers up to 2^53."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ def record_of(obj: Obj) -> LeaseRecord:
     epoch = (metadata.get("annotations") or {}).get(EPOCH, "")
     return LeaseRecord(
         holder=spec.get("holderIdentity") or "",
-        epoch=int(epoch) if epoch.isdecimal() else 0,
+        epoch=int(epoch) if epoch.isdecimal() and len(epoch) <= EPOCH_DIGITS else 0,
         renewed=spec.get("renewTime") or "",
         duration_s=float(spec.get("leaseDurationSeconds") or 0),
         transitions=spec.get("leaseTransitions") or 0,

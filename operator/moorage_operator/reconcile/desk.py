@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from moorage_agent.protocol import ImageSource, ImageSpec, NodeReport, NodeSpec, TaskSpec
 
 from moorage_operator.api import Node, is_true
-from moorage_operator.errors import InvalidSpec, Unreachable
+from moorage_operator.errors import AgentError, InvalidSpec, Unreachable
 from moorage_operator.fleet.link import Claim, Link, Wish
 from moorage_operator.kube.object import Key, deleting, key_of
 from moorage_operator.kube.resource import IMAGES, NODES, SERVICES, TASKS
@@ -22,6 +22,9 @@ from moorage_operator.reconcile import indexes
 from moorage_operator.reconcile.documented import Documented
 from moorage_operator.reconcile.pull_secret import registry_credentials
 from moorage_operator.reconcile.world import World
+
+BELIEVABLE: Final = 1_000_000
+"""Epochs count acquisitions of the Lease: so many in a row there are in no life of a swarm, and too few to reach any limit of numbers."""
 
 COUNT_S = 0.2
 """Nodes tell of an image in a burst, when a Service comes or the operator does: one look counts them all."""
@@ -149,8 +152,16 @@ class OperatorDesk:
             removed=tuple(uid for uid in report.removed if own(uid)),
         )
 
-    async def on_newer_epoch(self, uid: str, epoch: int) -> None:  # noqa: ARG002 (any node may tell)
-        await self._world.raise_epoch_above(epoch)
+    async def on_newer_epoch(self, uid: str, epoch: int) -> None:
+        """Any host of the swarm may have obeyed another operator. None has obeyed a million of them that this one never heard of."""
+        world = self._world
+        if epoch > world.leadership.epoch + BELIEVABLE:
+            message = f"the host claims an epoch more than {BELIEVABLE:,} above ours, which is {world.leadership.epoch}: look at that host"
+            node = world.nodes.raw.by_uid(uid)
+            if node is not None:
+                world.events.record(node, "EpochNotBelieved", message, warning=True)
+            raise AgentError(message, reason="EpochNotBelieved")
+        await world.raise_epoch_above(epoch)
 
     def forget(self, uid: str) -> None:
         self._world.reports.forget_node(uid)

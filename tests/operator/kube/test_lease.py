@@ -334,6 +334,9 @@ async def test_a_person_may_edit_the_lease(swarm: Swarm) -> None:
     swarm.fake.store.update(LEASES, KEY, lambda old: edited(old, {EPOCH: "not a number"}))
     await one.live(4)
     assert (one.lease.held(), one.lease.epoch) == (True, 2)
+    swarm.fake.store.update(LEASES, KEY, lambda old: edited(old, {EPOCH: str(2**64)}))
+    await one.live(4)
+    assert (one.lease.held(), one.lease.epoch, swarm.there().epoch) == (True, 3, 3)
 
 
 async def test_a_person_may_make_the_leader_step_down(swarm: Swarm) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from moorage_agent.protocol import NodeReport, TaskReport
+from moorage_operator.errors import AgentError
 from moorage_operator.kube.client import KubeApi
 from moorage_operator.kube.object import Obj, uid_of
-from moorage_operator.kube.resource import NODES, TASKS
+from moorage_operator.kube.resource import EVENTS, NODES, TASKS
 
 from tests.operator.fakeapi import FakeApi
+from tests.operator.kube.waiting import until
 from tests.operator.reconcile.worlds import Bench
 
 SSH = {"ssh": {"host": "192.0.2.1", "keySecretRef": {"name": "key"}}}
@@ -19,12 +23,17 @@ class Room(Bench):
 
     def __init__(self, fake: FakeApi, api: KubeApi) -> None:
         super().__init__(fake, api)
+        self.raised: list[int] = []
+        self.world.raise_epoch_above = self._raise
         self.nodes = {name: uid_of(self.add(NODES, name, SSH)) for name in ("n1", "n2")}
         self.tasks = {name: uid_of(self._task(f"web-{name}", nodeName=name)) for name in ("n1", "n2")}
         self.looks.clear()
 
     def _task(self, name: str, **spec: object) -> Obj:
         return self.add(TASKS, name, {"service": "web", "slot": "1", "version": "v1", "container": {}, **spec})
+
+    async def _raise(self, epoch: int) -> None:
+        self.raised.append(epoch)
 
     def reports(self, node: str, *uids: str, removed: tuple[str, ...] = (), full: bool = False) -> None:
         tasks = tuple(TaskReport(uid, "Failed") for uid in uids)
@@ -73,3 +82,21 @@ def test_a_task_of_before_our_time_that_its_node_told_of_first_counts_as_told(ro
     assert room.world.reports.never_told("early-elsewhere", node=room.nodes["n1"])
     room.reports("n1", full=True)
     assert room.world.reports.never_told("early", node=room.nodes["n1"])
+
+
+async def test_an_epoch_far_above_ours_is_not_believed_and_an_event_says_whose_it_is(room: Room, fake: FakeApi) -> None:
+    room.world.leadership.epoch = 7
+    with pytest.raises(AgentError) as refused:
+        await room.desk.on_newer_epoch(room.nodes["n1"], 2**64 - 1)
+    assert (refused.value.reason, room.raised) == ("EpochNotBelieved", [])
+    saying = asyncio.create_task(room.world.events.run())
+    await until(lambda: fake.store.find(EVENTS))
+    saying.cancel()
+    (event,) = fake.store.find(EVENTS)
+    assert (event["reason"], event["involvedObject"]["name"]) == ("EpochNotBelieved", "n1")
+
+
+async def test_an_epoch_somewhat_above_ours_is_gone_above(room: Room) -> None:
+    room.world.leadership.epoch = 7
+    await room.desk.on_newer_epoch(room.nodes["n1"], 1_000)
+    assert room.raised == [1_000]
