@@ -84,6 +84,7 @@ class Command:
         """The Lease is ours: look at everything, and go on from there."""
         log.info("leading", extra={"epoch": epoch})
         self.world.leadership = Leadership(epoch, self._clock.now())
+        self.supervisor.start("pulse", self.world.keep_pulse)
         for resource, writer in self.world.statuses.items():
             self.supervisor.start(f"status-{resource.plural}", writer.run)
         self.supervisor.start("upgrades", lambda: upgrade_agents(self.world))

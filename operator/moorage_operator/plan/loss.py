@@ -74,7 +74,8 @@ def losses(
     before: Losses | None = None,
     names: Iterable[str] = (),
 ) -> Losses:
-    """`contacts` are by uid of the Node; `leading_since` is when this process became leader: what it never heard gets a grace period.
+    """`contacts` are by uid of the Node; `leading_since` is since when this process leads without a break: what it did not hear since then
+    gets a grace period.
 
     `names`: of all Node objects, also of those that cannot be read: they are not gone. `before`: what was found last.
     """
@@ -94,8 +95,8 @@ def losses(
     quiet = [node for node in late if silent(contacts.get(node.metadata.uid), now=now)]
     overdue = [node for node in late if silent(contacts.get(node.metadata.uid), now=now, after_s=OVERDUE_AFTER_S)]
     if now < leading_since + RESTART_GRACE:
-        quiet = [node for node in quiet if not _untried(node, contacts) or _unknown_since(node) is not None]
-        overdue = [node for node in overdue if not _untried(node, contacts)]
+        quiet = [node for node in quiet if not _untried(node, contacts, leading_since) or _unknown_since(node) is not None]
+        overdue = [node for node in overdue if not _untried(node, contacts, leading_since)]
     mass = _mass((_fell_silent(node, contacts, leading_since) for node in overdue), among=counted)
     reprieved = before.reprieved if before is not None else {}
     return Losses(
@@ -144,14 +145,20 @@ def _was_here(node: Node, contact: Contact | None) -> bool:
     return node.status.host_id is not None or last_frame(contact) is not None
 
 
-def _untried(node: Node, contacts: Mapping[str, Contact]) -> bool:
+def _untried(node: Node, contacts: Mapping[str, Contact], leading_since: datetime) -> bool:
     """This process never heard it. While it has just begun, that says nothing: what was true before stays so."""
-    return last_frame(contacts.get(node.metadata.uid)) is None
+    return _heard(node, contacts, leading_since) is None
+
+
+def _heard(node: Node, contacts: Mapping[str, Contact], leading_since: datetime) -> datetime | None:
+    """The last frame, unless it came before a break of ours: how many were sent since then nobody knows."""
+    heard = last_frame(contacts.get(node.metadata.uid))
+    return heard if heard is not None and heard >= leading_since else None
 
 
 def _counts_from(node: Node, contacts: Mapping[str, Contact], leading_since: datetime) -> datetime:
     """The last frame; later, where the host still refused us after it: then the time at which it stopped doing even that."""
-    heard = last_frame(contacts.get(node.metadata.uid)) or leading_since + RESTART_GRACE
+    heard = _heard(node, contacts, leading_since) or leading_since + RESTART_GRACE
     unknown_since = _unknown_since(node)
     return heard if unknown_since is None else max(heard, unknown_since - timedelta(seconds=SILENT_AFTER_S))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,11 +27,14 @@ from moorage_operator.plan.task_container import Containers
 from moorage_operator.reconcile.data import Data
 from moorage_operator.reconcile.image_news import ImageNews
 from moorage_operator.reconcile.placer import Placer
+from moorage_operator.reconcile.pulse import BEAT_S, Pulse
 from moorage_operator.reconcile.reports import Reports
 from moorage_operator.reconcile.ssh_keys import SshKeys
 from moorage_operator.reconcile.swarm import Swarm
 from moorage_operator.reconcile.typed import Typed
 from moorage_operator.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 LOSSES_HOLD = timedelta(seconds=0.2)
@@ -42,7 +46,7 @@ async def _nobody_leads(_: int) -> None:
 
 @dataclass
 class Leadership:
-    """Who we are as leader. epoch 0: this process does not lead."""
+    """Who we are as leader, and since when without a break. epoch 0: this process does not lead."""
 
     epoch: int = 0
     since: datetime = _NEVER
@@ -84,6 +88,9 @@ class World:
     _losses: Losses | None = None
     _losses_at: datetime = _NEVER
 
+    def __post_init__(self) -> None:
+        self._pulse = Pulse(self.clock)
+
     @property
     def fleet(self) -> Fleet:
         assert self._fleet is not None
@@ -108,6 +115,7 @@ class World:
 
     def losses(self) -> Losses:
         """Which nodes are lost right now, and whether nothing may be concluded from it. Worked out anew when a link or Node changed."""
+        self._feel_pulse()
         now = self.now()
         if self._losses is None or not timedelta() <= now - self._losses_at <= LOSSES_HOLD:
             since, before = self.leadership.since, self._losses
@@ -115,6 +123,21 @@ class World:
             self._losses = losses(self.nodes, dict(self.fleet), leading_since=since, now=now, before=before, names=names)
             self._losses_at = now
         return self._losses
+
+    async def keep_pulse(self) -> None:
+        """From now on time that this process did not live through counts as nobody's silence. Endless; for a Supervisor."""
+        while True:
+            self._feel_pulse()
+            self._pulse.beat()
+            await self.clock.sleep(BEAT_S)
+
+    def _feel_pulse(self) -> None:
+        # Looked at before anything is concluded: whoever wakes first would else replace the tasks of hosts that are well.
+        if self._pulse.missed():
+            log.warning("this process stood still or its clock was set: nodes have as long to be heard as after a start")
+            self.leadership.since = self.now()
+            self.forget_losses()
+            self._pulse.beat()
 
     def hurry_the_fallen(self) -> None:
         """One of the nodes is back that fell silent together: so may be the others, up to a minute before their next attempt."""

@@ -24,6 +24,7 @@ class ManualClock:
 
     def __init__(self) -> None:
         self._elapsed_s = 0.0
+        self._ahead_s = 0.0
         self._due: list[tuple[float, int, ManualTimer]] = []
         self._order = count()
 
@@ -31,7 +32,7 @@ class ManualClock:
         return 1000.0 + self._elapsed_s
 
     def now(self) -> datetime:
-        return START + timedelta(seconds=self._elapsed_s)
+        return START + timedelta(seconds=self._elapsed_s + self._ahead_s)
 
     async def sleep(self, seconds: float) -> None:
         woken = asyncio.get_running_loop().create_future()
@@ -49,6 +50,10 @@ class ManualClock:
     def jump(self, seconds: float) -> None:
         """Time passes while nobody runs: a frozen process. What became due runs at the next `advance`."""
         self._elapsed_s += seconds
+
+    def set_forward(self, seconds: float) -> None:
+        """Somebody sets the time of day; no time passes."""
+        self._ahead_s += seconds
 
     async def advance(self, seconds: float) -> None:
         end = self._elapsed_s + seconds
