@@ -40,9 +40,6 @@ class Settings(BaseSettings):
     agent_root: str = "/var/lib/moorage"
     """Where the agent lives on hosts."""
 
-    workers: int = 8
-    """Reconciles of one kind at a time."""
-
     writes_in_flight: int = 16
     """API writes of one kind of work at a time; beyond this a busy API server gains nothing."""
 
@@ -51,9 +48,6 @@ class Settings(BaseSettings):
 
     relist_s: float = 600.0
     """How often every cache is compared with a full list, ±20 %: kopf's watches forget deletions that fall into a gap."""
-
-    takeover_grace_s: float = 30.0
-    """How long after a start nodes may take to connect before silence counts as their loss."""
 
     upgrade_wave_percent: int = 10
     """Share of the nodes that get a new agent version at a time, after the first node proved it."""
