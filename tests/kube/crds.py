@@ -44,7 +44,7 @@ def apply_definition(plane: Plane, definition: Mapping[str, Any]) -> str:
 
 
 def is_established(plane: Plane, name: str) -> bool:
-    conditions = plane.request("GET", f"{DEFINITIONS}/{name}").body.get("status", {}).get("conditions", [])
+    conditions = plane.request("GET", f"{DEFINITIONS}/{name}").body.get("status", {}).get("conditions") or []
     refused = [condition for condition in conditions if condition["type"] == "NamesAccepted" and condition["status"] == "False"]
     assert not refused, f"{name}: {refused}"
     return any(condition["type"] == "Established" and condition["status"] == "True" for condition in conditions)
