@@ -32,11 +32,15 @@ class Stacked:
 
 
 def visible(stack: Sequence[Stacked]) -> tuple[Stacked, ...]:
-    """Topmost first, without what an opaque root hides: overlayfs does not look at the attributes of a layer's root."""
-    for count, stacked in enumerate(stack, 1):
+    """Topmost first, without what an opaque root hides: overlayfs does not look at the attributes of a layer's root.
+
+    And each layer once, where it is topmost: it hides all it says further down, and the kernel refuses a directory it is given twice.
+    """
+    once = tuple({stacked.fs: stacked for stacked in stack}.values())
+    for count, stacked in enumerate(once, 1):
         if stacked.layer.opaque_root:
-            return tuple(stack[:count])
-    return tuple(stack)
+            return once[:count]
+    return once
 
 
 @dataclass(frozen=True)

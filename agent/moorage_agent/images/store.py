@@ -86,8 +86,9 @@ class ImageStore:
         record = self._record(hexadecimal(digest))
         if record is None or record.digest != digest:
             return None
-        layers = tuple(f"{self._root}/layers/{name}/fs" for name in record.layers)
-        if not all(os.path.exists(f"{self._root}/layers/{name}/ok") for name in record.layers):
+        names = tuple(dict.fromkeys(record.layers))  # the kernel refuses a directory it is given twice, which older records name
+        layers = tuple(f"{self._root}/layers/{name}/fs" for name in names)
+        if not all(os.path.exists(f"{self._root}/layers/{name}/ok") for name in names):
             return None
         return Image(digest, record.platform, record.config, layers, record.size, record.warnings)
 

@@ -21,8 +21,12 @@ pytestmark = pytest.mark.root
 
 
 def composed(home: Path, *layers: Sequence[Member]) -> tuple[list[str], tuple[str, ...]]:
-    """Directories for overlayfs, topmost first, of layers given lowest first; and the warnings."""
-    stack = [Stacked(unpacked(home / f"layer{number}", *members), str(home / f"layer{number}")) for number, members in enumerate(layers)]
+    """Directories for overlayfs, topmost first, of layers given lowest first; and the warnings. The same members are the same layer."""
+    stack: list[Stacked] = []
+    for number, members in enumerate(layers):
+        known = list(layers[:number])
+        again = stack[known.index(members)] if members in known else None
+        stack.append(again or Stacked(unpacked(home / f"layer{number}", *members), str(home / f"layer{number}")))
     seen = visible(stack[::-1])
     mending = plan_mending(seen)
     directories = [stacked.fs for stacked in seen]
@@ -267,6 +271,32 @@ def test_the_kernel_shows_what_the_layers_say(tmp_path_factory: pytest.TempPathF
     assert {path: Said(found.kind, found.mode, found.uid, found.content) for path, found in found.items() if path} == {
         path: said if said.kind == "file" else said._replace(content=b"") for path, said in expected.items()
     }
+
+
+@settings(max_examples=200, deadline=None)
+@given(images, st.data())
+def test_a_layer_that_comes_again_is_needed_once(
+    tmp_path_factory: pytest.TempPathFactory, image: list[list[tuple[str, str, Said]]], data: st.DataObject
+) -> None:
+    order = data.draw(st.lists(st.sampled_from(range(len(image))), min_size=2, max_size=6))
+    home = tmp_path_factory.mktemp("again", numbered=True)
+    expected: Tree = {}
+    try:
+        for number in order:
+            expected = apply(expected, image[number])
+    except Impossible:
+        assume(False)
+    layers = [[as_member(*act) for act in layer] for layer in image]
+    found = stacked(home, *(layers[number] for number in order))
+    assert {path: Said(found.kind, found.mode, found.uid, found.content) for path, found in found.items() if path} == {
+        path: said if said.kind == "file" else said._replace(content=b"") for path, said in expected.items()
+    }
+
+
+@pytest.mark.parametrize(("between", "expected"), [([], b"1"), ([whiteout("h")], b"1"), ([file("t", "2")], b"2")])
+def test_a_link_of_a_layer_that_comes_again_is_made_once(tmp_path: Path, between: list[Member], expected: bytes) -> None:
+    link = [hardlink("h", "t")]
+    assert stacked(tmp_path, [file("t", "1")], link, between, link)["h"].content == expected
 
 
 def test_a_layer_says_the_same_after_it_was_written_down(tmp_path: Path) -> None:
