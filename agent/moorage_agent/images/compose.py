@@ -139,15 +139,15 @@ def _sorted_has(texts: Sequence[str], text: str) -> bool:
 
 def _open_links(stack: Sequence[Stacked], merged: Merged) -> list[tuple[bytes, bytes, int]]:
     """Links to lower layers that no higher layer replaces or deletes."""
-    links = []
+    links: dict[bytes, tuple[bytes, bytes, int]] = {}
     for number, stacked in enumerate(stack):
         for path, target in stacked.layer.pending:
             directory, _, name = as_bytes(path).rpartition(b"/")
             merging = merged.directories(directory)
             replaced = any(found.layer < number and _has(found, name) for found in merging)
             if not replaced and any(found.layer == number for found in merging):
-                links.append((as_bytes(path), as_bytes(target), number))
-    return links
+                links.setdefault(as_bytes(path), (as_bytes(path), as_bytes(target), number))
+    return list(links.values())
 
 
 def _has(found: Found, name: bytes) -> bool:

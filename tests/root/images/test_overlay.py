@@ -299,6 +299,11 @@ def test_a_link_of_a_layer_that_comes_again_is_made_once(tmp_path: Path, between
     assert stacked(tmp_path, [file("t", "1")], link, between, link)["h"].content == expected
 
 
+def test_the_topmost_of_two_links_of_one_name_is_made(tmp_path: Path) -> None:
+    tree = stacked(tmp_path, [file("s", "1"), file("t", "2")], [hardlink("h", "s")], [hardlink("h", "t")])
+    assert tree["h"].content == b"2"
+
+
 def test_a_layer_says_the_same_after_it_was_written_down(tmp_path: Path) -> None:
     layer = unpacked(tmp_path / "fs", file("a/b"), hardlink("h", "t"), opaque(""), member("null", "char"))
     assert Layer.from_json(layer.to_json()) == layer
