@@ -90,16 +90,16 @@ class Authorizer:
     def header(self) -> str | None:
         return self._header
 
-    def answer(self, challenges: list[Challenge], *, used: str | None) -> None:
-        """After a 401 to a request that carried `used`: get another header. Raises ImageError(Unauthorized), Transient."""
+    def answer(self, challenges: list[Challenge], *, used: str | None, asked: str) -> None:
+        """After a 401 of the URL `asked` to a request with `used`: get another header. Raises ImageError(Unauthorized), Transient."""
         with self._lock:
             if self._header == used:
-                self._header = self._answered(challenges, used)
+                self._header = self._answered(challenges, used, asked)
 
-    def _answered(self, challenges: list[Challenge], used: str | None) -> str:
+    def _answered(self, challenges: list[Challenge], used: str | None, asked: str) -> str:
         by_scheme = {challenge.scheme: challenge for challenge in reversed(challenges)}
         if "bearer" in by_scheme:
-            return "Bearer " + self._token(by_scheme["bearer"].parameters)
+            return "Bearer " + self._token(by_scheme["bearer"].parameters, asked)
         if "basic" in by_scheme and self._credentials and self._credentials.username and used is None:
             return self._credentials.basic()
         raise self.denied("it asks for a user and password" if "basic" in by_scheme else "it did not say how to log in")
@@ -108,10 +108,12 @@ class Authorizer:
         remedy = "check the pull secret" if self._credentials else "name a pull secret if the repository is private"
         return ImageError("Unauthorized", f"{self._of} may not be pulled: {why}; {remedy}", 300)
 
-    def _token(self, parameters: dict[str, str]) -> str:
+    def _token(self, parameters: dict[str, str], asked: str) -> str:
         realm = parameters.get("realm", "")
         if not realm.startswith("https://") and not (self._transport.insecure and realm.startswith("http://")):
             raise self.denied("it names no token server that can be reached with encryption")
+        if self._credentials and asked.startswith("https://") and not realm.startswith("https://"):
+            raise self.denied("the token server it names would be told the password without encryption")
         form = {"service": parameters.get("service", ""), "scope": parameters.get("scope") or self._scope}
         token = self._token_by_post(realm, form) if self._credentials else None
         return token or self._token_by_get(realm, form)

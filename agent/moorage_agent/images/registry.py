@@ -16,7 +16,7 @@ from moorage_agent.images.auth import Authorizer, Credentials, parse_challenges
 from moorage_agent.images.manifest import ACCEPTED, MAX_BYTES, Descriptor
 from moorage_agent.images.patience import Patience, Tries
 from moorage_agent.images.reference import Reference
-from moorage_agent.images.transport import Response, Transient, Transport
+from moorage_agent.images.transport import Response, Transient, Transport, same_origin
 
 _PROGRESS = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
@@ -81,7 +81,7 @@ class Registry:
 
     @contextmanager
     def _get(self, path: str, headers: Mapping[str, str], *, what: str) -> Iterator[Response]:
-        """An answer of 200 or 206, after answering at most one challenge."""
+        """An answer of 200 or 206, after answering at most one challenge of the registry's own: a host it redirects to gets no secret."""
         url = f"{self._base()}/v2/{self._reference.repository}/{path}"
         for last in (False, True):
             used = self._authorizer.header
@@ -89,10 +89,10 @@ class Registry:
                 if response.status in (200, 206):
                     yield response
                     return
-                if response.status != 401 or last:
+                if response.status != 401 or last or not same_origin(response.url, url):
                     raise self._refusal(response, what)
                 challenges = parse_challenges(response.headers.get_all("WWW-Authenticate") or ())
-            self._authorizer.answer(challenges, used=used)
+            self._authorizer.answer(challenges, used=used, asked=url)
 
     def _base(self) -> str:
         """Insecure registries are tried with TLS first, unverified, then without."""
@@ -105,19 +105,16 @@ class Registry:
         return f"{self._scheme}://{self._reference.host}"
 
     def _refusal(self, response: Response, what: str) -> Exception:
-        status, said = response.status, _said(response)
-        registry = self._reference.host
+        status, said, host = response.status, _said(response), response.host
         if status in (401, 403):
-            return self._authorizer.denied(f"{registry} answered {status}{said}")
+            return self._authorizer.denied(f"{host} answered {status}{said}")
         if status == 404:
-            return ImageError(
-                "NotFound", f"{what} was not found: {registry} answered 404{said}; check the name, and that it was pushed", 60
-            )
+            return ImageError("NotFound", f"{what} was not found: {host} answered 404{said}; check the name, and that it was pushed", 60)
         if status == 429:
-            return Transient("RateLimited", f"{registry} answers no more requests for now (429{said})", response.retry_after_s)
+            return Transient("RateLimited", f"{host} answers no more requests for now (429{said})", response.retry_after_s)
         if status == 408 or status >= 500:
-            return Transient("RegistryUnreachable", f"{registry} answered {status}{said}", response.retry_after_s)
-        return ImageError("RegistryUnreachable", f"{registry} answered {status} when asked for {what}{said}", 300)
+            return Transient("RegistryUnreachable", f"{host} answered {status}{said}", response.retry_after_s)
+        return ImageError("RegistryUnreachable", f"{host} answered {status} when asked for {what}{said}", 300)
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         tries = Tries(self._patience, self._transport.cancellation)

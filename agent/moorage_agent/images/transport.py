@@ -60,6 +60,11 @@ class Response:
             count -= got
 
     @property
+    def host(self) -> str:
+        """Who answered, in the end: not always who was asked."""
+        return _host(self.url)
+
+    @property
     def retry_after_s(self) -> float | None:
         """What the server asks for: in seconds, or as a date."""
         said = self.headers.get("Retry-After", "").strip()
@@ -106,17 +111,23 @@ class Transport:
     def open(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Iterator[Response]:
         """Follow redirects to an answer, of any status. Raises Transient, ImageError, Interrupted.
 
-        Authorization goes to the first host only: storage behind a registry must not learn it, nor whoever can make a registry redirect.
+        Authorization and body go to the first host only: storage behind a registry must not learn them, nor whoever can make it redirect.
         """
         sent = dict(headers)
         for _ in range(_MAX_REDIRECTS):
             with self._exchange(method, url, sent, body) as response:
-                target = response.headers.get("Location") if response.status in (301, 302, 303, 307, 308) else None
+                status = response.status
+                target = response.headers.get("Location") if status in (301, 302, 303, 307, 308) else None
                 if target is None:
                     yield response
                     return
             target = urljoin(url, target)
-            if _origin(url) != _origin(target):
+            if status in (301, 302, 303) and body is not None:  # RFC 9110 section 15.4: what was posted is not posted again
+                method, body = "GET", None
+            if not same_origin(url, target):
+                if body is not None:
+                    text = f"{_where(url)} wants what it was sent to be sent to {_where(target)}, which might hold a password"
+                    raise ImageError("RegistryUnreachable", text, 300)
                 sent = {name: value for name, value in sent.items() if name.lower() != "authorization"}
             url = target
         raise ImageError("RegistryUnreachable", f"{_where(url)} redirects in a circle", 300)
@@ -206,6 +217,10 @@ def _shut(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_RDWR)
 
 
+def same_origin(one: str, other: str) -> bool:
+    return _origin(one) == _origin(other)
+
+
 def _origin(url: str) -> tuple[str, str | None, int]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
@@ -213,5 +228,9 @@ def _origin(url: str) -> tuple[str, str | None, int]:
 
 def _where(url: str) -> str:
     """Host and path for messages: queries of storage hosts hold signatures."""
+    return f"{_host(url)}{urlsplit(url).path[:120]}"
+
+
+def _host(url: str) -> str:
     parts = urlsplit(url)
-    return f"{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path[:120]}"
+    return f"{parts.hostname}{f':{parts.port}' if parts.port else ''}"

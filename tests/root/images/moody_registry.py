@@ -10,6 +10,7 @@ import http.server
 import json
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.kube import Image, Index
+from tests.kube.certificates import KeyPair
 from tests.kube.images import Blob
 
 Handler = http.server.BaseHTTPRequestHandler
@@ -57,15 +59,20 @@ class Answering:
 
 @dataclass
 class MoodyRegistry:
-    """`mood` is called for each request, with how often its path was asked before."""
+    """`mood` is called for each request, with how often its path was asked before. With `tls` it speaks nothing else."""
 
     content: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     mood: Mood = lambda _: False
     requests: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
+    tls: KeyPair | None = None
 
     def __enter__(self) -> Self:
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        if self.tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.tls.certificate, self.tls.key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()

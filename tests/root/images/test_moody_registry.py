@@ -15,8 +15,9 @@ from moorage_agent.images.cancellation import Cancellation
 from moorage_agent.images.store import ImageStore
 
 from tests.kube import Image, make_layer
+from tests.kube.certificates import Authority
 from tests.kube.images import Blob, Layer
-from tests.root.images.moody_registry import Answering, MoodyRegistry, as_json, dead_port
+from tests.root.images.moody_registry import Answering, Mood, MoodyRegistry, as_json, dead_port
 from tests.root.images.pulling import CREDENTIALS, noise_layer, pulled, resolved, source, untouched
 
 pytestmark = pytest.mark.root
@@ -324,6 +325,87 @@ def test_a_redirect_on_the_same_host_keeps_the_authorization(registry: MoodyRegi
     assert all("authorization" in headers for headers in registry.asked("/moved"))
 
 
+def test_storage_that_asks_for_a_password_gets_none(registry: MoodyRegistry, store: ImageStore) -> None:
+    with MoodyRegistry() as storage:
+        digest, path = one_layer(registry, noise_layer(MIB))
+        storage.mood = Thief('Bearer realm="http://{host}/steal"', storage)
+        registry.mood = redirecting(path, 307, f"http://{storage.host}/layer")
+        with pytest.raises(ImageError, match=f"{storage.host} answered 401") as refused:
+            pulled(source(f"{registry.host}/app:1", credentials="c"), store, digest, values={"c": CREDENTIALS})
+        assert refused.value.code == "Unauthorized"
+        assert storage.paths == ["/layer"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_token_server_cannot_send_the_password_elsewhere(registry: MoodyRegistry, store: ImageStore, status: int) -> None:
+    with MoodyRegistry() as elsewhere:
+        registry.add("app", Image((make_layer({"a": "b"}),)))
+        elsewhere.mood = thief = Thief("", elsewhere)
+        gate = TokenGate(registry, knows_post=True)
+        redirect = redirecting("/token", status, f"http://{elsewhere.host}/steal")
+        registry.mood = lambda answering: redirect(answering) or gate.check(answering)
+        with pytest.raises(ImageError) as refused:
+            resolved(source(f"{registry.host}/app:1", credentials="c"), store, {"c": CREDENTIALS})
+        assert refused.value.code in ("Unauthorized", "RegistryUnreachable")
+        assert not thief.bodies
+        assert all("authorization" not in headers for _, headers in elsewhere.requests)
+
+
+def test_a_token_server_may_move_on_its_own_host(registry: MoodyRegistry, store: ImageStore) -> None:
+    registry.add("app", Image((make_layer({"a": "b"}),)))
+    gate = TokenGate(registry, knows_post=True)
+    redirect = redirecting("/token", 307, "/token/here")
+    registry.mood = lambda answering: redirect(answering) or gate(answering)
+    assert resolved(source(f"{registry.host}/app:1", credentials="c"), store, {"c": CREDENTIALS})
+    assert "grant_type=password" in gate.forms[-1]
+
+
+@pytest.mark.parametrize("credentials", ["c", None])
+def test_a_password_given_for_an_encrypted_registry_is_not_sent_in_clear(
+    registry: MoodyRegistry, store: ImageStore, tmp_path: Path, credentials: str | None
+) -> None:
+    pair = Authority(tmp_path).issue("registry", names=("127.0.0.1",))
+    with MoodyRegistry(tls=pair) as encrypted:
+        encrypted.add("app", Image((make_layer({"a": "b"}),)))
+        registry.mood = gate = TokenGate(registry, knows_post=True)
+        encrypted.mood = lambda answering: answering.path != "/v2/" and gate.check(answering)
+        where = source(f"{encrypted.host}/app:1", credentials=credentials)
+        if credentials:
+            with pytest.raises(ImageError, match="without encryption"):
+                resolved(where, store, {"c": CREDENTIALS})
+            assert not registry.requests
+        else:
+            assert resolved(where, store), "who has no password needs to hide none"
+
+
+class Thief:
+    """A mood: whoever asks shall log in as `challenge` says. Keeps what it is sent."""
+
+    def __init__(self, challenge: str, registry: MoodyRegistry) -> None:
+        self.challenge, self.registry = challenge, registry
+        self.bodies: list[bytes] = []
+
+    def __call__(self, answering: Answering) -> bool:
+        length = int(answering.handler.headers.get("Content-Length", 0))
+        if length:
+            self.bodies.append(answering.handler.rfile.read(length))
+        answering.status = 401
+        answering.headers["WWW-Authenticate"] = self.challenge.format(host=self.registry.host)
+        return False
+
+
+def redirecting(path: str, status: int, target: str) -> Mood:
+    def mood(answering: Answering) -> bool:
+        if answering.path.partition("?")[0] != path:
+            return False
+        answering.handler.rfile.read(int(answering.handler.headers.get("Content-Length", 0)))
+        answering.status, answering.body, answering.headers["Location"] = status, b"", target
+        answering.send()
+        return True
+
+    return mood
+
+
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "//", "http://"])
 def test_redirects_lead_to_web_servers_only(registry: MoodyRegistry, store: ImageStore, target: str) -> None:
     digest, path = one_layer(registry, noise_layer(MIB))
@@ -379,11 +461,12 @@ class TokenGate:
         answering.status = 200
         answering.body = as_json({"access_token" if self.knows_post else "token": f"token-{self.given}", "expires_in": 60})
 
-    def check(self, answering: Answering) -> None:
+    def check(self, answering: Answering) -> bool:
         self.uses += 1
         if answering.handler.headers.get("Authorization") != f"Bearer token-{self.given}" or self.uses > self.lifetime:
             answering.status, answering.body = 401, b""
             answering.headers["WWW-Authenticate"] = f'Bearer realm="{self.realm}",service="test",scope="repository:app:pull"'
+        return False
 
 
 @pytest.mark.parametrize("knows_post", [True, False])
