@@ -136,7 +136,7 @@ class Transport:
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Iterator[Response]:
         parts = urlsplit(url)
         self._refuse_downgrade(parts)
-        connection, path = self._connection(parts)
+        connection, path, to_proxy = self._connection(parts)
         with contextlib.closing(connection):
             with _failures(url):
                 connection.connect()
@@ -144,7 +144,7 @@ class Transport:
             with self.cancellation.breaking(lambda sock=connection.sock: _shut(sock)):  # type: ignore[misc]
                 try:
                     with _failures(url):
-                        connection.request(method, path, body, {"User-Agent": f"moorage-agent/{VERSION}", **headers})
+                        connection.request(method, path, body, {"User-Agent": f"moorage-agent/{VERSION}", **headers, **to_proxy})
                         response = connection.getresponse()
                     with contextlib.closing(response):  # it owns the socket when the server wants to close the connection
                         yield Response(response, url)
@@ -159,8 +159,8 @@ class Transport:
             remedy = "allow it with `insecure: true`, for an archive by its sha256"
             raise ImageError("RegistryUnreachable", f"{parts.netloc} would be asked without encryption; {remedy}")
 
-    def _connection(self, parts: SplitResult) -> tuple[http.client.HTTPConnection, str]:
-        """A connection, not yet connected, and what to ask it for: a proxy wants the whole address of plain requests."""
+    def _connection(self, parts: SplitResult) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
+        """A connection, not yet connected, what to ask it for, and headers for a proxy: of plain requests it wants the whole address."""
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         proxy = proxy_for(parts.scheme, host, self._environ)
@@ -172,7 +172,9 @@ class Transport:
             connection = http.client.HTTPConnection(*at, timeout=timeout)
         if proxy and parts.scheme == "https":
             connection.set_tunnel(host, port, proxy_headers(proxy))
-        return connection, (parts.geturl() if proxy and parts.scheme == "http" else path)
+        if proxy and parts.scheme == "http":
+            return connection, parts.geturl(), proxy_headers(proxy)
+        return connection, path, {}
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:

@@ -430,6 +430,31 @@ def test_redirects_in_a_circle_end(registry: MoodyRegistry, store: ImageStore) -
         resolved(source(f"{registry.host}/app:1"), store)
 
 
+# --- a proxy
+
+
+def test_a_proxy_learns_its_password_and_nobody_else_does(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    with MoodyRegistry() as proxy, MoodyRegistry() as storage:
+        digest, path = one_layer(proxy, noise_layer(MIB))
+        for asked, answer in list(proxy.content.items()):
+            proxy.content[f"http://registry.invalid{asked}"] = answer
+        storage.content["/layer"] = proxy.content[path]
+        redirect = redirecting(f"http://registry.invalid{path}", 307, f"http://{storage.host}/layer")
+
+        def mood(answering: Answering) -> bool:
+            if answering.handler.headers.get("Proxy-Authorization") != "Basic dXNAZXI6cDp3":
+                answering.status = 407
+                return False
+            return redirect(answering)
+
+        proxy.mood = mood
+        monkeypatch.setenv("http_proxy", f"http://us%40er:p%3Aw@{proxy.host}")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        pulled(source("registry.invalid/app:1"), store, digest)
+        assert all("proxy-authorization" not in headers for _, headers in storage.requests)
+        assert storage.paths == ["/layer"]
+
+
 # --- tokens
 
 
