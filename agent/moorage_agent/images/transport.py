@@ -113,7 +113,7 @@ class Transport:
 
         Authorization and body go to the first host only: storage behind a registry must not learn them, nor whoever can make it redirect.
         """
-        sent = dict(headers)
+        url, sent = _address(url), dict(headers)
         for _ in range(_MAX_REDIRECTS):
             with self._exchange(method, url, sent, body) as response:
                 status = response.status
@@ -121,7 +121,7 @@ class Transport:
                 if target is None:
                     yield response
                     return
-            target = urljoin(url, target)
+            target = _address(url, target)
             if status in (301, 302, 303) and body is not None:  # RFC 9110 section 15.4: what was posted is not posted again
                 method, body = "GET", None
             if not same_origin(url, target):
@@ -217,6 +217,16 @@ def _failures(url: str) -> Iterator[None]:
 def _shut(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
+
+
+def _address(url: str, location: str = "") -> str:
+    """`location` as seen from `url`. Raises ImageError for what is none: servers may say anything."""
+    try:
+        address = urljoin(url, location)
+        _origin(address)
+    except ValueError as error:
+        raise ImageError("RegistryUnreachable", f"{(location or url)[:80]!r} is no address to download from: {error}", 300) from error
+    return address
 
 
 def same_origin(one: str, other: str) -> bool:

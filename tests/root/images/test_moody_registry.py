@@ -406,7 +406,7 @@ def redirecting(path: str, status: int, target: str) -> Mood:
     return mood
 
 
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "//", "http://"])
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "//", "http://", "http://[", "http://x:y/"])
 def test_redirects_lead_to_web_servers_only(registry: MoodyRegistry, store: ImageStore, target: str) -> None:
     digest, path = one_layer(registry, noise_layer(MIB))
 
@@ -523,6 +523,14 @@ def test_a_registry_that_accepts_no_token_of_its_own_is_not_asked_forever(regist
     with pytest.raises(ImageError) as refused:
         resolved(source(f"{registry.host}/app:1"), store)
     assert (refused.value.code, gate.given) == ("Unauthorized", 1)
+
+
+@pytest.mark.parametrize("realm", ["http://[/token", "http://x:99999/token"])
+def test_a_token_server_with_a_broken_address_is_told_of(registry: MoodyRegistry, store: ImageStore, realm: str) -> None:
+    registry.mood = TokenGate(registry, knows_post=False, realm=realm)
+    with pytest.raises(ImageError, match="no address") as refused:
+        resolved(source(f"{registry.host}/app:1"), store)
+    assert refused.value.code == "RegistryUnreachable"
 
 
 @pytest.mark.parametrize("realm", ["", "ftp://x/token", "file:///etc/passwd", "token"])
