@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from itertools import count
 from typing import NamedTuple
 
@@ -215,13 +216,14 @@ def remove_at(directory: int, name: bytes | str) -> None:
 
 def _empty(fd: int) -> None:
     """Remove what is in a directory, and close it. Subdirectories are moved up and emptied in turn, so few are open at any depth."""
+    numbers = count()
     try:
         while directories := _unlink_files(fd):
             for name in directories:
                 inner = os.open(name, _OPEN, dir_fd=fd)
                 try:
                     for deeper in _unlink_files(inner):
-                        _move_up(deeper, inner, fd)
+                        _move_up(deeper, inner, fd, numbers)
                 finally:
                     os.close(inner)
                 os.rmdir(name, dir_fd=fd)
@@ -229,9 +231,10 @@ def _empty(fd: int) -> None:
         os.close(fd)
 
 
-def _move_up(name: str, inner: int, outer: int) -> None:
-    """Under a name that is free in `outer`; hostile trees may hold names like ours."""
-    for free in (f".removing.{number}" for number in count()):
+def _move_up(name: str, inner: int, outer: int, numbers: Iterator[int]) -> None:
+    """Under a name that is free in `outer`; hostile trees may hold names like ours. Each of `numbers` is tried once for all moves."""
+    for number in numbers:
+        free = f".removing.{number}"
         if not _exists(free, outer):
             os.rename(name, free, src_dir_fd=inner, dst_dir_fd=outer)
             return
