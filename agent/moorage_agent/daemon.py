@@ -38,6 +38,7 @@ log = logging.getLogger("moorage.daemon")
 
 HOUSEKEEPING_S = 30.0
 SWEEP_AGE_S = 120.0
+TIDY_EVERY_S = 3600.0
 SETTLE_S = 10.0
 
 
@@ -52,6 +53,7 @@ class Daemon:
         self._ended = asyncio.Event()
         self._leaving: asyncio.Task[None] | None = None
         self._leftovers = Leftovers()
+        self._tidied_at = float("-inf")
         world = self._world = World(values)
         self._reporter = Reporter(world, clock)
         self._prober = Prober(world, runtime, clock=clock, verdict=self._on_verdict)
@@ -200,7 +202,14 @@ class Daemon:
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
-            for chore in (self._look_again, self._tell_facts, self._remove_orphans, self._sweep_values, self._sweep_images):
+            for chore in (
+                self._look_again,
+                self._tell_facts,
+                self._remove_orphans,
+                self._sweep_values,
+                self._sweep_images,
+                self._tidy_images,
+            ):
                 await self._attempt(chore)
             rotate(self._paths.agent_log)
 
@@ -242,6 +251,12 @@ class Daemon:
             await asyncio.get_running_loop().run_in_executor(None, self._images.sweep, keep)
             for digest in [digest for digest, image in self._world.images.items() if image.state == "Ready" and digest not in keep]:
                 self._puller.forget(digest)
+
+    async def _tidy_images(self) -> None:
+        now, full = self._clock().boot, nearly_full(self._paths.images)
+        if full or now - self._tidied_at >= TIDY_EVERY_S:
+            self._tidied_at = now
+            await asyncio.get_running_loop().run_in_executor(None, lambda: self._images.tidy(disk_is_full=full))
 
     def _want_images(self) -> None:
         now, document = self._clock(), self._world.document

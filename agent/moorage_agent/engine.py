@@ -48,6 +48,8 @@ class Images(Protocol):
 
     def sweep(self, keep: Collection[str]) -> object: ...
 
+    def tidy(self, *, disk_is_full: bool) -> None: ...
+
 
 class Resolve(Protocol):
     """images.pull_process.resolve_apart: blocks, raises ImageError or Interrupted."""

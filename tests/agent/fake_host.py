@@ -199,13 +199,14 @@ class FakeRuntime:
 
 
 class FakeImages:
-    """A store and the registry behind it. `broken`: digests whose pull fails, and how."""
+    """A store and the registry behind it. `broken`: digests whose pull fails, and how. `leavings`: of pulls that ended badly."""
 
     def __init__(self, *digests: str, config: ImageConfig | None = None) -> None:
         self.config = config or ImageConfig(command=("run",))
         self.held = {digest: self._image(digest) for digest in digests}
         self.broken: dict[str, ImageError] = {}
         self.pulled: list[str] = []
+        self.leavings: list[str] = []
 
     def get(self, digest: str) -> Image | None:
         return self.held.get(digest)
@@ -216,6 +217,9 @@ class FakeImages:
     def sweep(self, keep: Collection[str]) -> object:
         self.held = {digest: image for digest, image in self.held.items() if digest in keep}
         return None
+
+    def tidy(self, *, disk_is_full: bool) -> None:
+        self.leavings.clear()
 
     def pull(
         self, spec: ImageSpec, values: Callable[[str], bytes], store: Any, progress: Callable[[int, int], None], *, cancellation: Any = None

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, cast
 
 from moorage_agent.errors import ImageError
+from moorage_agent.images.leftovers import PART
 from moorage_agent.images.limits import Budget
 from moorage_agent.images.patience import Patience, Tries
 from moorage_agent.images.progress import Progress
 from moorage_agent.images.transport import Response, Transient, Transport
 
-_KEEP_S = 24 * 3600.0
 _PROGRESS = 1 << 20
 
 
@@ -31,7 +32,7 @@ class Wanted:
 
 def download(wanted: Wanted, directory: str, transport: Transport, patience: Patience, budget: Budget, progress: Progress) -> str:
     """The path of the complete file. Raises ImageError (NotFound, RegistryUnreachable, DigestMismatch, DiskFull…), Interrupted."""
-    with tempfile.NamedTemporaryFile(dir=directory, prefix="part.", delete=False) as file:
+    with _part(directory) as file:
         try:
             _Download(wanted, file, transport, budget, progress).run(Tries(patience, transport.cancellation))
             os.rename(file.name, wanted.path(directory))
@@ -39,6 +40,16 @@ def download(wanted: Wanted, directory: str, transport: Transport, patience: Pat
             os.unlink(file.name)
             raise
     return wanted.path(directory)
+
+
+def _part(directory: str) -> IO[bytes]:
+    """A new file, locked: without its lock it counts as left behind, and may be removed before we have it."""
+    while True:
+        file = tempfile.NamedTemporaryFile(dir=directory, prefix=PART, delete=False)  # noqa: SIM115 -- the caller closes it
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return cast("IO[bytes]", file)
+        file.close()
 
 
 class _Download:

@@ -4,7 +4,7 @@
     images/records/<hex>           an image: its configuration and its layers
     images/blobs/<hex>             manifests and configurations, kept to ask a registry less
     images/making/<name>/          a layer in the making, locked by its maker; *.part is a download to resume
-    images/archives/               downloaded archives, kept for a day
+    images/archives/               downloaded archives, kept for a day; part.* is one that comes, locked by who downloads it
     images/leases/                 what each running pull needs, locked by it
     images/trash/                  renamed away, being removed
     images/lock                    held shared to lease, exclusively to sweep
@@ -28,7 +28,7 @@ from moorage_agent.images.digest import digest_of, hexadecimal
 from moorage_agent.images.durable import sync_directory, sync_file_system, write_cache_file, write_file
 from moorage_agent.images.layer import Layer
 from moorage_agent.images.lease import Lease, leased, store_lock
-from moorage_agent.images.leftovers import drop_old_downloads
+from moorage_agent.images.leftovers import drop_old, drop_old_downloads
 from moorage_agent.images.limits import DEFAULT, Budget, Limits, free_on
 from moorage_agent.images.record import Record
 from moorage_agent.images.sweep import Held, unwanted
@@ -38,7 +38,8 @@ from moorage_agent.paths import Paths
 from moorage_agent.protocol import ImageConfig
 
 _DIRECTORIES = ("layers", "records", "blobs", "making", "leases", "trash", "archives")
-_KEEP_BLOBS_S = 24 * 3600.0
+_KEEP_S = 24 * 3600.0
+_KEEP_ON_FULL_DISK_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,23 @@ class ImageStore:
         self._root = paths.images
 
     def recover(self) -> None:
-        """Make the directories and remove what earlier processes left half-made. Pulls of living processes are left alone."""
+        """Make the directories and forget the leases of earlier processes. What they left half-made is for `tidy`: it may be much."""
         self.prepare()
         with store_lock(f"{self._root}/lock", exclusive=True):
             leased(f"{self._root}/leases")
-        self._clean()
+
+    def tidy(self, *, disk_is_full: bool = False) -> None:
+        """Remove what ended pulls left half-made, and what was kept to ask less for it again: for a day, on a full disk for minutes.
+
+        Pulls of living processes are left alone. To be called now and then, by one at a time; it may be killed at any point.
+        """
+        self.prepare()
+        since = time.time() - (_KEEP_ON_FULL_DISK_S if disk_is_full else _KEEP_S)
+        self._empty_trash()
+        clear_workplaces(f"{self._root}/making", keep_since=since)
+        drop_old_downloads(self.archives, keep_since=since)
+        wanted = {blob.removeprefix("sha256:") for record in self._records() for blob in record.blobs}
+        drop_old(f"{self._root}/blobs", keep_since=since, wanted=wanted)
 
     def prepare(self) -> None:
         for name in _DIRECTORIES:
@@ -113,8 +126,7 @@ class ImageStore:
             sync_directory(f"{self._root}/records")  # before the layers go: no record may speak of what is not there
             for name in layers:
                 self._discard(f"{self._root}/layers/{name}")
-        self._drop_old_blobs({blob for record in self._records() for blob in record.blobs})
-        self._clean()
+        self.tidy()
         return Swept(images, len(layers), freed)
 
     def sizes(self) -> dict[str, int]:
@@ -212,18 +224,6 @@ class ImageStore:
                 remove_at(fd, name)
         finally:
             os.close(fd)
-
-    def _clean(self) -> None:
-        clear_workplaces(f"{self._root}/making")
-        drop_old_downloads(self.archives)
-        self._empty_trash()
-
-    def _drop_old_blobs(self, wanted: set[str]) -> None:
-        oldest = time.time() - _KEEP_BLOBS_S
-        with os.scandir(f"{self._root}/blobs") as entries:
-            for entry in entries:
-                if f"sha256:{entry.name}" not in wanted and entry.stat().st_mtime < oldest:
-                    os.unlink(entry.path)
 
 
 def layer_name(diff_id: str) -> str:

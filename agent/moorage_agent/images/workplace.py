@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import time
 
 from moorage_agent.images.layer import Layer
 from moorage_agent.images.tree import remove_at
-
-_KEEP_PARTS_S = 24 * 3600.0
 
 
 class Workplace:
@@ -70,21 +67,21 @@ class Workplace:
             if not name.endswith(".part") or os.lstat(name, dir_fd=self._fd).st_mtime < keep_since:
                 remove_at(self._fd, name)
 
-    def abandon(self, *, now: float) -> None:
-        """Remove old downloads too, and the workplace itself when nothing is left."""
-        self._clear(now - _KEEP_PARTS_S)
+    def abandon(self, *, keep_since: float) -> None:
+        """Remove older downloads too, and the workplace itself when nothing is left."""
+        self._clear(keep_since)
         if not os.listdir(self._fd):
             os.rmdir(self.path)
         os.close(self._fd)
         self._fd = -1
 
 
-def clear_workplaces(making: str) -> None:
-    """What dead makers left. The living hold their locks."""
+def clear_workplaces(making: str, *, keep_since: float) -> None:
+    """What dead makers left, downloads since then apart. The living hold their locks."""
     for name in os.listdir(making):
         place = Workplace.claim(f"{making}/{name}")
         if place is not None:
-            place.abandon(now=time.time())
+            place.abandon(keep_since=keep_since)
 
 
 def _made(path: str) -> int:

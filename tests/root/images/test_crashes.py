@@ -81,7 +81,7 @@ def test_a_pull_may_be_killed_at_any_point(store: ImageStore, tmp_path: Path) ->
             finished += process.wait(10) == 0
             look(store, digest, whole)
             if kill % 3 == 0:
-                store.recover()
+                store.tidy()
                 assert not [path for path in Path(store.paths.images, "making").glob("*/*") if path.suffix != ".part"]
         assert finished < KILLS, "at least one was killed under way"
         assert pulled(source(reference), store, digest).digest == digest
@@ -172,6 +172,7 @@ def test_cancelling_ends_the_process(store: ImageStore) -> None:
                 ImageSpec(digest, source(f"{registry.host}/app:1")), nothing.__getitem__, store, lambda *_: None, cancellation=cancellation
             )
     store.recover()
+    store.tidy()
     assert untouched(store)
 
 
