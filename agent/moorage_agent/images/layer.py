@@ -29,8 +29,9 @@ class Layer:
 
     @staticmethod
     def from_json(data: bytes) -> Layer:
-        """Raises ValueError, TypeError or KeyError for anything else than `to_json` wrote."""
-        said = json.loads(data)
+        """Raises ValueError, TypeError or KeyError for anything else than `to_json` wrote; unknown names are ignored."""
+        known = {field.name for field in dataclasses.fields(Layer)}
+        said = {name: value for name, value in dict(json.loads(data)).items() if name in known}
         said["implicit"] = tuple(said["implicit"])
         said["pending"] = tuple((path, target) for path, target in said["pending"])
         said["deleting"] = tuple(said["deleting"])

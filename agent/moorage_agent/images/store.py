@@ -118,7 +118,9 @@ class ImageStore:
         """
         self.prepare()
         with store_lock(f"{self._root}/lock", exclusive=True):
-            held = Held(self._records(), self._names("layers"), leased(f"{self._root}/leases"))
+            records = self._records()
+            unread = {f"sha256:{name}" for name in self._names("records")} - {record.digest for record in records}
+            held = Held(records, self._names("layers"), leased(f"{self._root}/leases"), unread)
             images, layers = unwanted(held, keep)
             freed = sum(layer.size for layer in map(self._layer, layers) if layer)
             for digest in images:
@@ -154,9 +156,20 @@ class ImageStore:
             lease.end()
 
     def layer(self, diff_id: str) -> Layer | None:
-        """What is known of a layer that is here. Raises ImageError(InvalidImage) when another layer has its short name."""
-        layer = self._layer(layer_name(diff_id))
-        if layer is not None and layer.diff_id != diff_id:
+        """What is known of a layer that is here.
+
+        Raises ImageError: InvalidImage when another layer has its short name; StoreFailed when what is known cannot be read, for
+        containers may run on the layer all the same.
+        """
+        ok = f"{self._root}/layers/{layer_name(diff_id)}/ok"
+        data = _read(ok)
+        if data is None:
+            return None
+        layer = _layer_of(data)
+        if layer is None:
+            remedy = "update the agent, or remove that directory once no container runs on it"
+            raise ImageError("StoreFailed", f"another version of the agent made layer {diff_id}: this one cannot read {ok}; {remedy}", 300)
+        if layer.diff_id != diff_id:
             raise ImageError("InvalidImage", f"layer {diff_id} begins with the same 24 digits as {layer.diff_id}, which is no accident")
         return layer
 
@@ -174,7 +187,10 @@ class ImageStore:
         sync_file_system(self._root)
         for diff_id, place in made.items():
             target = f"{self._root}/layers/{layer_name(diff_id)}"
-            if os.path.exists(target):  # without its `ok`: damaged by hand
+            if os.path.exists(f"{target}/ok"):
+                place.release()  # containers may run on what is there
+                continue
+            if os.path.exists(target):  # damaged by hand
                 self._discard(target)
             place.publish(target)
         sync_directory(f"{self._root}/layers")
@@ -202,10 +218,7 @@ class ImageStore:
 
     def _layer(self, name: str) -> Layer | None:
         data = _read(f"{self._root}/layers/{name}/ok")
-        try:
-            return None if data is None else Layer.from_json(data)
-        except (ValueError, TypeError, KeyError):
-            return None
+        return None if data is None else _layer_of(data)
 
     def _names(self, directory: str) -> list[str]:
         try:
@@ -224,6 +237,13 @@ class ImageStore:
                 remove_at(fd, name)
         finally:
             os.close(fd)
+
+
+def _layer_of(data: bytes) -> Layer | None:
+    try:
+        return Layer.from_json(data)
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def layer_name(diff_id: str) -> str:

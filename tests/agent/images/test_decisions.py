@@ -124,6 +124,14 @@ def test_a_sweep_takes_what_nobody_reaches(keep: set[str], leased: set[str], ima
     assert unwanted(held, keep) == (images, layers)
 
 
+@pytest.mark.parametrize(
+    ("keep", "leased", "layers"), [({"b"}, set(), ()), (set(), {"b"}, ()), ({"a"}, set(), ("unread",)), (set(), set(), ("base", "unread"))]
+)
+def test_no_layer_goes_while_it_is_unknown_whose_it_is(keep: set[str], leased: set[str], layers: tuple[str, ...]) -> None:
+    held = Held([record("a", "base")], ["base", "unread"], leased, unread=["b"])
+    assert unwanted(held, keep) == ((() if "a" in keep else ("a",)), layers)
+
+
 # --- names
 
 

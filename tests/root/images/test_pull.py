@@ -232,3 +232,41 @@ def test_a_record_of_another_form_is_pulled_again(registry: Registry, store: Ima
         record.write_bytes(damage)
         assert store.get(digest) is None
         assert pulled(source(f"{registry.host}/again:1"), store, digest) == image
+
+
+# --- what another version of the agent wrote
+
+
+@pytest.mark.parametrize("form", [b'"shiny":1,', None], ids=["says more", "unreadable"])
+def test_a_layer_is_not_taken_from_below_containers_because_a_later_agent_made_it(
+    registry: Registry, store: ImageStore, form: bytes | None
+) -> None:
+    busybox_image(registry, "later:1", make_layer({"one": "1"}))
+    pulled(source(f"{registry.host}/later:1"), store)
+    layers = sorted(Path(store.paths.images, "layers").iterdir())
+    before = [(layer / "fs").stat().st_ino for layer in layers]
+    for layer in layers:
+        said = (layer / "ok").read_bytes()
+        (layer / "ok").write_bytes(b"{" + form + said[1:] if form else b"another form")
+    busybox_image(registry, "later:2", make_layer({"two": "2"}))
+    if form:
+        assert content(pulled(source(f"{registry.host}/later:2"), store), "two") == b"2"
+    else:
+        with pytest.raises(ImageError, match="cannot read") as refused:
+            pulled(source(f"{registry.host}/later:2"), store)
+        assert (refused.value.code, refused.value.retry_after_s) == ("StoreFailed", 300)
+    assert [(layer / "fs").stat().st_ino for layer in layers] == before
+
+
+def test_the_layers_of_an_image_whose_record_a_later_agent_wrote_stay(registry: Registry, store: ImageStore) -> None:
+    digest, other = busybox_image(registry, "kept:1", make_layer({"one": "1"})), busybox_image(registry, "aged:1", make_layer({"two": "2"}))
+    image = pulled(source(f"{registry.host}/kept:1"), store, digest)
+    pulled(source(f"{registry.host}/aged:1"), store, other)
+    record = Path(store.paths.images, "records", digest[7:])
+    said = record.read_bytes()
+    record.write_bytes(b"another form")
+    assert store.sweep([digest]).images == (other,)
+    assert all(Path(layer).exists() for layer in image.layers)
+    record.write_bytes(said)
+    assert store.get(digest) == image
+    assert store.sweep([digest]).layers == 1, "the other image's own"
