@@ -113,7 +113,7 @@ class _Assembly:
         place = self._claim(self.mending_id, claims) if mending else None
         if stack is None or place is None:
             return {}
-        place.finish(mend(mending, stack, place.fs, self.mending_id))
+        place.finish(mend(mending, stack, place.fs, self.mending_id, self._budget))
         return {self.mending_id: place}
 
     def _stack(self, fresh: dict[str, Stacked]) -> tuple[Stacked, ...] | None:

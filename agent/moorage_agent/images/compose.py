@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 from moorage_agent.errors import ImageError
 from moorage_agent.images.attributes import apply_xattrs, kept_xattrs
+from moorage_agent.images.copying import copy_data
 from moorage_agent.images.layer import Layer, as_bytes, as_text
+from moorage_agent.images.limits import Budget
 from moorage_agent.images.merged import Found, Merged, is_link
 from moorage_agent.images.tree import Place, Tree
-
-_MAX_COPIED = 4 << 30
+from moorage_agent.images.unpack import explained
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,14 @@ def plan_mending(stack: Sequence[Stacked]) -> Mending:
         merged.close()
 
 
-def mend(mending: Mending, stack: Sequence[Stacked], fs: str, diff_id: str) -> Layer:
-    """Make the layer that goes on top, in the empty directory `fs`. Raises ImageError when a link's target is nowhere."""
+def mend(mending: Mending, stack: Sequence[Stacked], fs: str, diff_id: str, budget: Budget) -> Layer:
+    """Make the layer that goes on top, in the empty directory `fs`.
+
+    Raises ImageError: InvalidImage when a link's target is nowhere or the copies are too large, DiskFull, StoreFailed.
+    """
     tree = Tree(fs)
     try:
-        size = sum(_put_link(tree, stack, *link) for link in mending.links)
+        size = sum(_put_link(tree, stack, *link, budget) for link in mending.links)
         for path, attributes in reversed(mending.directories):  # what is deeper first: making it touches the times of what is above
             place = tree.parent(path + b"/.")[0]
             os.fchown(place.fd, attributes.uid, attributes.gid)
@@ -95,6 +99,8 @@ def mend(mending: Mending, stack: Sequence[Stacked], fs: str, diff_id: str) -> L
             os.utime(place.fd, ns=(attributes.mtime_ns, attributes.mtime_ns))
             tree.trim()
         return Layer(diff_id, size, len(mending.directories) + len(mending.links))
+    except OSError as error:
+        raise explained(error) from error
     finally:
         tree.close()
 
@@ -158,31 +164,31 @@ def _has(found: Found, name: bytes) -> bool:
     return True
 
 
-def _put_link(tree: Tree, stack: Sequence[Stacked], path: bytes, target: bytes, number: int) -> int:
+def _put_link(tree: Tree, stack: Sequence[Stacked], path: bytes, target: bytes, number: int, budget: Budget) -> int:
     """Copy the target as seen from layer `number`; returns the bytes that took."""
     merged = Merged([stacked.fs for stacked in stack[number:]])
     try:
         seen = merged.lookup(target)
         if seen is None or stat.S_ISDIR(seen[1].st_mode):
             raise ImageError("InvalidImage", f"the hard link {path[:80]!r} of a layer leads to {target[:80]!r}, which no layer has")
+        budget.spend(0, entries=1)
         place, name = tree.parent(path)
-        return _copy(seen[0], target.rpartition(b"/")[2], seen[1], place, name)
+        return _copy(seen[0], target.rpartition(b"/")[2], seen[1], place, name, budget)
     finally:
         merged.close()
 
 
-def _copy(found: Found, name: bytes, status: os.stat_result, place: Place, new: bytes) -> int:
+def _copy(found: Found, name: bytes, status: os.stat_result, place: Place, new: bytes, budget: Budget) -> int:
     if is_link(status):
         os.symlink(os.readlink(name, dir_fd=found.fd), new, dir_fd=place.fd)
         os.chown(new, status.st_uid, status.st_gid, dir_fd=place.fd, follow_symlinks=False)
         return 0
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_COPIED:
+    if not stat.S_ISREG(status.st_mode):
         raise ImageError("InvalidImage", f"a hard link of a layer leads to {name[:80]!r} of another, which cannot be copied")
     source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=found.fd)
     copy = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=place.fd)
     try:
-        while os.sendfile(copy, source, None, 1 << 24):
-            pass
+        size = copy_data(source, copy, status.st_size, budget.spend)
         os.fchown(copy, status.st_uid, status.st_gid)
         apply_xattrs(copy, dict(kept_xattrs(source)))
         os.fchmod(copy, stat.S_IMODE(status.st_mode))
@@ -190,7 +196,7 @@ def _copy(found: Found, name: bytes, status: os.stat_result, place: Place, new: 
     finally:
         os.close(source)
         os.close(copy)
-    return status.st_size
+    return size
 
 
 def _hidden_links(stack: Sequence[Stacked]) -> list[str]:

@@ -39,7 +39,7 @@ def unpack(pieces: Iterator[bytes], directory: str, budget: Budget) -> Layer:
         stream.drain()
         return unpacker.layer(stream.digest())
     except OSError as error:
-        raise _explained(error) from error
+        raise explained(error) from error
     finally:
         tree.close()
 
@@ -273,7 +273,8 @@ class _Unpacker:
         self._mtimes[path] = entry.mtime_ns
 
 
-def _explained(error: OSError) -> ImageError:
+def explained(error: OSError) -> ImageError:
+    """What unpacking met, as what it means for the image."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_full(str(error.strerror))
     if error.errno in (

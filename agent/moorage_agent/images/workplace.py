@@ -58,7 +58,7 @@ class Workplace:
         """Free for others; what was unpacked goes, what was downloaded stays."""
         if self._fd >= 0:
             if _is_at(self.path, self._fd):
-                remove_at(self._fd, b"fs")
+                self._clear(0.0)
             os.close(self._fd)
             self._fd = -1
 

@@ -237,13 +237,15 @@ def store_on(disk: Path, limits: Limits) -> ImageStore:
     return made
 
 
-@pytest.mark.parametrize("what", ["bytes", "inodes"])
+@pytest.mark.parametrize("what", ["bytes", "inodes", "links"])
 def test_a_disk_that_fills_up_is_told_of_and_emptied(small_disk: Path, what: str) -> None:
     store = store_on(small_disk, Limits(reserve=0, reserve_inodes=0))
     zeros = make_layer({f"zeros{number}": bytes(20 * MIB) for number in range(5)})  # 100 MiB that travel as 500 KiB
     files = make_layer({f"file{number}": "x" for number in range(2000)})
+    links = make_layer({f"link{number}": Entry("large", link="hard") for number in range(5)})
+    filling = {"bytes": [zeros], "inodes": [files], "links": [make_layer({"large": bytes(20 * MIB)}), links]}[what]
     with MoodyRegistry() as registry:
-        large = registry.add("large", Image((many_files("a"), zeros if what == "bytes" else files)))
+        large = registry.add("large", Image((many_files("a"), *filling)))
         fitting = registry.add("fitting", Image((make_layer({"a": "b"}),)))
         with pytest.raises(ImageError, match="free space on the host") as refused:
             pulled(source(f"{registry.host}/large:1"), store, large)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from moorage_agent.images.compose import Stacked, mend, plan_mending, visible
 from moorage_agent.images.layer import Layer
 
 from tests.agent.images.tars import Member, file, folder, hardlink, member, opaque, symlink, whiteout
-from tests.root.images.trees import Node, node, overlay, tree_of, unpacked
+from tests.root.images.trees import PLENTY, Node, budget, node, overlay, tree_of, unpacked
 
 pytestmark = pytest.mark.root
 
@@ -32,7 +33,7 @@ def composed(home: Path, *layers: Sequence[Member]) -> tuple[list[str], tuple[st
     directories = [stacked.fs for stacked in seen]
     if mending:
         (home / "mended").mkdir()
-        mend(mending, seen, str(home / "mended"), "sha256:" + "0" * 64)
+        mend(mending, seen, str(home / "mended"), "sha256:" + "0" * 64, budget())
         directories.insert(0, str(home / "mended"))
     return directories, mending.warnings
 
@@ -152,6 +153,32 @@ def test_a_link_to_a_lower_symlink_is_a_symlink(tmp_path: Path) -> None:
 def test_a_link_to_no_file_at_all_is_refused(tmp_path: Path, target: str) -> None:
     with pytest.raises(ImageError, match="hard link"):
         composed(tmp_path, [folder("d"), file("deleted"), member("pipe", "fifo")], [whiteout("deleted")], [hardlink("h", target)])
+
+
+def linked(home: Path, *, file_size: int, links: int) -> tuple[list[Stacked], Path]:
+    """A layer with a file of one byte, then nothing up to `file_size`, a layer with links to it, and the directory for what goes on top."""
+    names = [f"link{number}" for number in range(links)]
+    below = Stacked(unpacked(home / "below", file("t", "1")), str(home / "below"))
+    os.truncate(home / "below/t", file_size)
+    (home / "mended").mkdir()
+    return [Stacked(unpacked(home / "above", *(hardlink(name, "t") for name in names)), str(home / "above")), below], home / "mended"
+
+
+def test_copies_of_a_file_with_holes_have_the_holes(tmp_path: Path) -> None:
+    stack, top = linked(tmp_path, file_size=8 << 30, links=10)
+    layer = mend(plan_mending(stack), stack, str(top), "sha256:" + "0" * 64, budget())
+    assert [(top / f"link{number}").stat().st_size for number in range(10)] == [8 << 30] * 10
+    assert sum(path.stat().st_blocks for path in top.iterdir()) * 512 < 1 << 20
+    assert layer.size < 1 << 20
+    with (top / "link9").open("rb") as copy:
+        assert copy.read(2) == b"1\0"
+
+
+def test_copies_count_as_what_the_image_unpacks_to(tmp_path: Path) -> None:
+    stack, top = linked(tmp_path, file_size=1, links=3)
+    (tmp_path / "below/t").write_bytes(bytes(2 << 20))
+    with pytest.raises(ImageError, match="unpacks to more than 5 MiB"):
+        mend(plan_mending(stack), stack, str(top), "sha256:" + "0" * 64, budget(dataclasses.replace(PLENTY, unpacked=5 << 20)))
 
 
 # --- symbolic links of lower layers
