@@ -17,7 +17,7 @@ _making = threading.Lock()  # two tasks may want the same new volume
 def make_volume(paths: Paths, key: str, *, layers: Sequence[str] = (), target: str = "/") -> str:
     """The directory of a volume. A new one begins with what the image (`layers`) has at `target`; it appears whole or not at all.
 
-    Raises InvalidTask for a key that is none.
+    Raises InvalidTask for a key that is none, and what `seed` raises.
     """
     path = paths.volume(key)
     with _making:
@@ -30,9 +30,13 @@ def make_volume(paths: Paths, key: str, *, layers: Sequence[str] = (), target: s
         shutil.rmtree(draft, ignore_errors=True)
         os.mkdir(draft)
         os.chmod(draft, 0o755)  # noqa: S103 -- whoever the container runs as must get in; on the host 0700 parents keep others out
-        if layers:
-            seed(draft, layers, target)
-        os.rename(draft, path)
+        try:
+            if layers:
+                seed(draft, layers, target)
+            os.rename(draft, path)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)  # it may be what filled the disk
+            raise
     return path
 
 

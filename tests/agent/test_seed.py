@@ -4,7 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from moorage_agent.errors import AgentError
+from moorage_agent.images.limits import Limits
 from moorage_agent.paths import Paths
+from moorage_agent.seed import seed
 from moorage_agent.volumes import make_volume, volume_keys
 
 KEY = "default/shop/data"
@@ -80,3 +83,33 @@ def test_a_half_made_volume_is_no_volume(tmp_path: Path, layers: tuple[Path, Pat
     Path(paths.volumes, "default/shop/.data/rest").mkdir(parents=True)
     assert volume_keys(paths) == ()
     assert os.listdir(made(tmp_path, layers)) == ["sub"]
+
+
+def test_holes_of_the_images_files_take_no_room(tmp_path: Path, layers: tuple[Path, Path]) -> None:
+    with (layers[0] / "data/sparse").open("wb") as file:
+        file.seek(1 << 30)
+        file.write(b"data")
+        file.truncate(8 << 30)
+    copy = made(tmp_path, layers) / "sparse"
+    assert copy.stat().st_size == 8 << 30
+    assert copy.stat().st_blocks * 512 < 1 << 20
+    with copy.open("rb") as file:
+        file.seek((1 << 30) - 1)
+        assert file.read(6) == b"\0data\0"
+
+
+@pytest.mark.parametrize(("limits", "code"), [(Limits(unpacked=5 << 20), "InvalidVolume"), (Limits(reserve=1 << 60), "DiskFull")])
+def test_a_volume_that_would_begin_with_too_much_is_refused(tmp_path: Path, layers: tuple[Path, Path], limits: Limits, code: str) -> None:
+    (layers[0] / "data/file").write_bytes(bytes(2 << 20))
+    for number in range(3):
+        os.link(layers[0] / "data/file", layers[0] / f"data/name{number}")
+    (tmp_path / "volume").mkdir()
+    with pytest.raises(AgentError, match="cannot begin with what the image has at /data") as refused:
+        seed(str(tmp_path / "volume"), [str(layer) for layer in layers], "/data", limits=limits)
+    assert refused.value.code == code
+
+
+def test_a_volume_that_could_not_be_made_leaves_nothing(tmp_path: Path, layers: tuple[Path, Path]) -> None:
+    with pytest.raises(FileNotFoundError):
+        made(tmp_path, (*layers, tmp_path / "absent"))  # type: ignore[arg-type]
+    assert os.listdir(f"{tmp_path}/disk/volumes/default/shop") == []

@@ -70,4 +70,4 @@ def free_on(directory: str) -> Callable[[], tuple[int, int]]:
 
 
 def disk_full(why: str) -> ImageError:
-    return ImageError("DiskFull", f"no room for the image in the store: {why}; free space on the host, or remove images", 60)
+    return ImageError("DiskFull", f"no room for the image: {why}; free space on the host, or remove images", 60)
