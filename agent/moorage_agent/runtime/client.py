@@ -176,9 +176,9 @@ def _scope() -> list[str]:
     """Out of the daemon's unit, into a delegated scope: systemd then neither stops containers with the daemon nor touches their cgroups.
 
     Before the daemon's unit in order, which is after it when the host goes down: the daemon asks containers to end, as only it knows how
-    to.
+    to. Nothing is said of OOMPolicy: before systemd 253 a scope may know none, and a delegated one takes it to be "continue".
     """
-    properties = ("Delegate=yes", "TasksMax=infinity", "OOMPolicy=continue", f"Before={DAEMON_UNIT}", f"TimeoutStopSec={SCOPE_STOP_S}")
+    properties = ("Delegate=yes", "TasksMax=infinity", f"Before={DAEMON_UNIT}", f"TimeoutStopSec={SCOPE_STOP_S}")
     options = [text for value in properties for text in ("-p", value)]
     return [
         "systemd-run",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -32,12 +33,18 @@ async def main() -> None:
     seen: dict[str, object] = {"features": {feature.name: feature.present for feature in runtime.features()}}
     zygote = (await runtime._client.facts()).pid
     seen["zygote_cgroup"] = Path(f"/proc/{zygote}/cgroup").read_text().strip()
+    seen["oom_policy"] = property_of_scope("OOMPolicy", str(seen["zygote_cgroup"]))
     for name, probe in PROBES.items():
         seen[name] = await probe(runtime)
     seen["tasks"] = os.listdir(paths.tasks)
     seen["cgroups"] = [str(path) for top in runtime._tops() for path in Path(top).glob("*/*.*") if path.name[36:37] == "."]
     runtime.close()
     print(json.dumps(seen))
+
+
+def property_of_scope(name: str, zygote_cgroup: str) -> str:
+    scope = next(part for part in zygote_cgroup.split("/") if part.endswith(".scope"))
+    return subprocess.run(["systemctl", "show", "-p", name, "--value", scope], capture_output=True, text=True, check=True).stdout.strip()
 
 
 async def finish(runtime: Runtime, line: str, **fields: object) -> dict[str, object]:

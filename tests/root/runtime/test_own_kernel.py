@@ -43,6 +43,7 @@ def test_containers_on_cgroup_v2_under_systemd(kernel_hosts: Callable[..., list[
 
     assert all(seen["features"].values()), seen["features"]
     assert seen["zygote_cgroup"].startswith("0::/moorage.slice/moorage-runtime-"), "the zygote is in a scope of its own"
+    assert seen["oom_policy"] == "continue", "a container out of memory does not end the others"
     assert seen["limits"]["output"].splitlines() == ["67108864", "0", "33554432", "77", "150000 100000", "100", "0::/"]
     assert (seen["memory"]["code"], seen["memory"]["oom"]) == (137, True)
     assert "can't fork" in seen["processes"]["output"]
