@@ -145,18 +145,33 @@ class TaskView:
 
     @property
     def stop_signal(self) -> int:
-        named = (self.spec.container.stop_signal if self.spec else None) or (self.image.config.stop_signal if self.image.config else None)
-        return signal_number(named or "SIGTERM")
+        """The task's, the image's or SIGTERM. What is no signal is passed over: a container can be stopped whatever its image says."""
+        task, image = self.spec.container.stop_signal if self.spec else None, self.image.config.stop_signal if self.image.config else None
+        named = (_SIGNALS.get(_bare(text)) for text in (task, image) if text)
+        return next((number for number in named if number is not None), signal.SIGTERM.value)
 
 
 def signal_number(text: str) -> int:
-    """The signal named SIGTERM, TERM, 15 or RTMIN+3. Raises InvalidTask for any other text."""
-    name = text.strip().upper().removeprefix("SIG")
-    base, _, offset = name.partition("+")
-    try:
-        number = int(name) if name.isdigit() else signal.Signals["SIG" + base].value + int(offset or 0)
-    except (KeyError, ValueError):
-        number = 0
-    if not 0 < number <= signal.SIGRTMAX:
+    """The signal named SIGTERM, TERM, 15, RTMIN+3 or RTMAX-1. Raises InvalidTask for any other text."""
+    number = _SIGNALS.get(_bare(text))
+    if number is None:
         raise InvalidTask("InvalidSignal", f"stop signal {text!r} is not a signal of Linux; write SIGTERM, SIGINT, SIGRTMIN+3 or a number")
     return number
+
+
+def _bare(text: str) -> str:
+    return text.strip().upper().removeprefix("SIG")
+
+
+def _signals() -> dict[str, int]:
+    """By name and number. Real-time signals as glibc and Docker count them, whatever the C library here keeps for itself."""
+    found = {name[3:]: number.value for name, number in signal.Signals.__members__.items()}
+    found["STKFLT"] = 16  # Python has it since 3.11
+    found.update({"RTMIN": 34, "RTMAX": 64})
+    for offset in range(31):
+        found[f"RTMIN+{offset}"], found[f"RTMAX-{offset}"] = 34 + offset, 64 - offset
+    found.update({str(number): number for number in range(1, 65)})
+    return found
+
+
+_SIGNALS = _signals()

@@ -180,12 +180,31 @@ def test_a_bind_source_must_be_there(source: str) -> None:
         check_bind(source, target="/x")
 
 
-@pytest.mark.parametrize(("text", "number"), [("SIGTERM", 15), ("term", 15), ("9", 9), ("SIGRTMIN+3", 37), ("QUIT", 3)])
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("SIGTERM", 15),
+        ("term", 15),
+        ("9", 9),
+        ("QUIT", 3),
+        ("SIGCLD", 17),
+        ("SIGSTKFLT", 16),  # Python knows it since 3.11
+        ("SIGRTMIN", 34),
+        ("SIGRTMIN+3", 37),
+        ("RTMIN+30", 64),
+        ("rtmax", 64),
+        ("SIGRTMAX-1", 63),
+        ("SIGRTMAX-30", 34),
+    ],
+)
 def test_signals_by_name_and_number(text: str, number: int) -> None:
     assert signal_number(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "SIGNOPE", "0", "65", "SIGRTMIN+x", "SIGRTMAX+1"])
+NO_SIGNALS = ("", "$SIG", "SIGNOPE", "0", "65", "²", "SIGRTMIN+x", "SIGRTMIN-1", "SIGRTMIN+31", "SIGRTMAX+1", "SIGRTMAX-31", "SIGTERM+1")
+
+
+@pytest.mark.parametrize("text", NO_SIGNALS)
 def test_what_is_no_signal_is_refused(text: str) -> None:
     with pytest.raises(InvalidTask):
         signal_number(text)

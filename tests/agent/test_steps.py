@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moorage_agent.errors import ImageError, StartFailed
 from moorage_agent.health import Health
-from moorage_agent.protocol import Container, Healthcheck, ImageSource, ImageSpec, Mount, NodeSpec, Port, Restart, TaskSpec
+from moorage_agent.protocol import Container, Healthcheck, ImageConfig, ImageSource, ImageSpec, Mount, NodeSpec, Port, Restart, TaskSpec
 from moorage_agent.steps import Start, Wait
 
 from tests.agent.fake_host import IMAGE, Died, document, task, uid
@@ -64,6 +64,20 @@ def test_the_grace_is_the_tasks_own_even_when_the_daemon_died_after_the_document
     node.crash()
     node.settle()
     assert node.clock.time - before == pytest.approx(33.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("told", "sent"), [("SIGRTMAX-1", 63), ("SIGSTKFLT", 16), ("SIGQUIT", 3), ("$SIG", 15), ("SIGTREM", 15), ("0", 15), (None, 15)]
+)
+def test_a_task_is_stopped_whatever_signal_its_image_names(node: Simulation, told: str | None, sent: int) -> None:
+    node.images.config = ImageConfig(command=("run",), stop_signal=told)
+    node.apply(document(task(1)))
+    node.settle()
+    container = node.runtime.containers[uid(1)]
+    node.apply(document(revision=2))
+    node.settle()
+    assert container.signals == [sent]
+    assert node.store.known() == []
 
 
 def test_a_task_that_shall_only_be_ready_is_prepared_and_not_started(node: Simulation) -> None:
