@@ -241,7 +241,7 @@ class Daemon:
     async def _sweep_values(self) -> None:
         keys = self._world.keys_in_use() | {key for image in self._world.wished_images() for key in source_keys(image.source)}
         self._world.value_errors = {key: why for key, why in self._world.value_errors.items() if key in keys}
-        gone = self._world.values.sweep(keys, (), older_than_s=SWEEP_AGE_S)
+        gone = self._world.values.sweep(keys, self._world.files_in_use(), older_than_s=SWEEP_AGE_S)
         if gone:
             log.info("swept values nobody refers to", extra={"fields": {"count": len(gone)}})
 

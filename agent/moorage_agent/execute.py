@@ -110,7 +110,7 @@ class Executor:
         """Raises nothing: a failure is left in the task's trouble."""
         state = self._world.tasks[step.uid]
         try:
-            launch, state.launch = state.launch or self._resolve(state), None
+            launch = state.launch = state.launch or self._resolve(state)
             record = dataclasses.replace(state.record, run=step.run, boot_id=self._clock().boot_id, stop=None)
             self._save(state, record)
             started = await self._runtime.start(dataclasses.replace(launch, run=step.run))
@@ -120,6 +120,8 @@ class Executor:
                 self._save(state, dataclasses.replace(state.record, began=True))
         except (AgentError, OSError) as error:
             state.trouble = _trouble(error)
+        finally:
+            state.launch = None
 
     async def remove(self, step: Remove) -> None:
         await self._runtime.remove(step.uid)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from moorage_agent.health import Health, check_of
 from moorage_agent.protocol import Healthcheck, ImageSpec, NodeSpec, TaskSpec
-from moorage_agent.runtime.launch import Launch
+from moorage_agent.runtime.launch import Bind, Launch
 from moorage_agent.steps import cut_off
 from moorage_agent.task_state import ImageView, Moment, Record, Seen, TaskView, Trouble
 from moorage_agent.values import ValueStore, keys_of
@@ -153,6 +153,11 @@ class World:
 
     def keys_in_use(self) -> set[str]:
         return {key for state in self.tasks.values() for key in state.keys}
+
+    def files_in_use(self) -> set[str]:
+        """Paths that starts to come will bind. What runs holds its files without their names."""
+        launches = [state.launch for state in self.tasks.values() if state.launch is not None]
+        return {mount.source for launch in launches for mount in launch.mounts if isinstance(mount, Bind)}
 
     def fenced(self) -> Iterable[str]:
         """Tasks that stop when no operator is heard."""

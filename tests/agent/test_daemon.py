@@ -29,11 +29,13 @@ from moorage_agent.protocol import (
     content_hash,
     to_wire,
 )
+from moorage_agent.runtime.launch import Bind, Launch, Tmpfs
+from moorage_agent.runtime.runtime import Started
 from moorage_agent.state import HostState, TaskStore
 from moorage_agent.task_state import End, Record
 from moorage_agent.volumes import make_volume, volume_keys
 
-from tests.agent.fake_host import IMAGE, FakeImages, document, task, uid
+from tests.agent.fake_host import IMAGE, FakeImages, FakeRuntime, document, task, uid
 from tests.agent.operator_end import BUSY, ENDLESS, SLOW_URL, TRICKLE, UNSPEAKABLE, FakeNode, OperatorEnd, fake_node
 
 KEY = "secret/default/db/password/0123456789abcdef"
@@ -310,6 +312,38 @@ async def test_secrets_stand_in_no_file_of_the_disk(node: FakeNode, operator: Op
     await operator.until(lambda: node.runtime.alive() == {uid(1)})
     assert b"PASSWORD" in everything_below(node.paths.root)
     assert b"hunter2" not in everything_below(node.paths.root)
+
+
+async def test_files_of_a_task_that_waits_or_starts_are_not_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(daemon, "HOUSEKEEPING_S", 0.02)
+    monkeypatch.setattr(daemon, "SWEEP_AGE_S", 0.0)  # as after a long wait, or when the clock was put forward
+    node = FakeNode(Paths(f"{tmp_path}/disk", f"{tmp_path}/run"), FakeImages(IMAGE))
+    found: list[bool] = []
+
+    class SlowRuntime(FakeRuntime):
+        async def start(self, launch: Launch) -> Started:
+            if launch.mounts:
+                await swept(node.paths)
+                found.extend(map(is_there, launch.mounts))
+            return await super().start(launch)
+
+    node.runtime = SlowRuntime(clock_of(node.paths))
+    node.start()
+    operator = await node.connect()
+    await operator.greet()
+    container = Container(command=("run",), files=(DataFile("/run/secrets/password", KEY, secret=True),))
+    waiting = task(2, container=container, replaces=uid(1), desired_state="Ready")
+    await operator.push(document(task(1), waiting))
+    await operator.hear("need")
+    operator.send({"type": "value", "key": KEY}, b"hunter2")
+    await operator.until(lambda: operator.tasks[uid(2)].state == "Ready")
+    await swept(node.paths)
+    await operator.push(document(task(1), dataclasses.replace(waiting, desired_state="Running"), revision=2))
+    await operator.until(lambda: operator.tasks[uid(2)].state in ("Running", "Rejected"))
+    assert found == [True]
+    await swept(node.paths)
+    assert os.listdir(f"{node.paths.secrets}/files") == [], "a container that runs has its file, whatever becomes of the name"
+    await node.stop()
 
 
 async def test_an_image_is_pulled_with_credentials_asked_for_first(node: FakeNode, operator: OperatorEnd) -> None:
@@ -704,6 +738,21 @@ def unwritable(directory: str, *names: str) -> Iterator[None]:
 
 def gone(directory: str) -> bool:
     return not os.path.exists(directory)
+
+
+async def swept(paths: Paths) -> None:
+    """Until values are swept the next time."""
+    left = Bind(f"{paths.secrets}/files/of-nobody", "/")
+    os.mknod(left.source)
+    for _ in range(2000):
+        if not is_there(left):
+            return
+        await asyncio.sleep(0.005)
+    raise TimeoutError
+
+
+def is_there(mount: Bind | Tmpfs) -> bool:
+    return isinstance(mount, Bind) and os.path.exists(mount.source)
 
 
 def everything_below(directory: str) -> bytes:
