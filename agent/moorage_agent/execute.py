@@ -28,8 +28,9 @@ log = logging.getLogger("moorage.execute")
 # A container whose task nobody remembers is not started again.
 _UNKNOWN_POLICY = Restart(condition="None")
 
-# The same start may succeed later: memory, disk, processes or descriptors were short, or something was busy.
-_PASSING = {errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.EBUSY, errno.EINTR, errno.EIO, errno.EDQUOT}
+# The same start may succeed later: memory, disk, processes or descriptors were short, something was busy, or a process of ours was killed.
+_SHORT = {errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
+_PASSING = _SHORT | {errno.EBUSY, errno.EINTR, errno.EIO, errno.ECHILD}
 
 
 class Executor:
@@ -175,8 +176,7 @@ class Executor:
 
 def _trouble(error: AgentError | OSError) -> Trouble:
     if isinstance(error, StartFailed):
-        permanent = error.exit_code in (126, 127) or error.errno not in _PASSING
-        return Trouble(error.code, error.message, permanent, error.exit_code)
+        return Trouble(error.code, error.message, error.errno not in _PASSING, error.exit_code)
     if isinstance(error, AgentError):
         return Trouble(error.code, error.message, isinstance(error, (InvalidTask, HostLacks)))
     return Trouble("HostError", f"the host refused: {error}", permanent=False)

@@ -19,7 +19,7 @@ import logging  # noqa: E402
 
 from moorage_agent import journal, systemd  # noqa: E402
 from moorage_agent.daemon import Daemon  # noqa: E402
-from moorage_agent.errors import AgentError, HostLacks  # noqa: E402
+from moorage_agent.errors import AgentError  # noqa: E402
 from moorage_agent.images.pull_process import pull_apart, resolve_apart  # noqa: E402
 from moorage_agent.images.store import ImageStore  # noqa: E402
 from moorage_agent.paths import Paths  # noqa: E402
@@ -79,7 +79,7 @@ async def _serve(paths: Paths, ready_fd: int | None) -> None:
     runtime, images = Runtime(paths, cgroup_root=paths.cgroup_root), ImageStore(paths)
     try:
         await runtime.ensure_zygote()
-    except HostLacks as lack:  # serve all the same: the operator shall hear what is missing, and each start says it again
+    except AgentError as lack:  # serve all the same: the operator shall hear what is missing, and each start says it again
         log.warning("no container can be started", extra={"fields": {"error": lack.message}})
     images.recover()
     values = ValueStore(paths)

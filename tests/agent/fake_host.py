@@ -94,7 +94,7 @@ class FakeRuntime:
         self.containers: dict[str, FakeContainer] = {}
         self.healthy: dict[str, bool] = {}
         self.starts: list[tuple[str, int]] = []
-        self.start_error: StartFailed | None = None
+        self.start_error: AgentError | None = None
         self.stuck: AgentError | None = None
         self.most_alive: dict[str, int] = {}
         self._clock = clock

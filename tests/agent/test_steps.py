@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
 import random
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from moorage_agent.errors import ImageError, StartFailed
+from moorage_agent.errors import AgentError, ImageError, StartFailed
 from moorage_agent.health import Health
 from moorage_agent.protocol import Container, Healthcheck, ImageConfig, ImageSource, ImageSpec, Mount, NodeSpec, Port, Restart, TaskSpec
 from moorage_agent.steps import Start, Wait
@@ -149,17 +150,35 @@ def test_a_program_that_does_not_exist_is_rejected_with_the_reason(node: Simulat
     assert "PATH" in report.message
 
 
-def test_a_start_that_fails_for_want_of_memory_is_tried_again(node: Simulation) -> None:
-    node.runtime.start_error = StartFailed(125, "clone", 12, "cannot clone: ENOMEM")
+@pytest.mark.parametrize(
+    "error",
+    [
+        StartFailed(125, "clone", errno.ENOMEM, "cannot clone: ENOMEM"),
+        StartFailed(125, "supervise", errno.ECHILD, "the supervisor was killed"),
+        StartFailed(125, "fork", errno.EAGAIN, "Resource temporarily unavailable"),
+        StartFailed(126, "exec", errno.EAGAIN, "its user has too many processes"),
+        AgentError("NoZygote", "not within 60 seconds"),
+    ],
+)
+def test_a_start_that_fails_for_what_may_pass_is_tried_again(node: Simulation, error: AgentError) -> None:
+    node.runtime.start_error = error
     node.apply(document(task(1)))
     for _ in range(10):
         for step in node.due():
             node.perform(step)
     assert node.report(uid(1)).state == "Starting"
-    assert node.report(uid(1)).last_exits[-1].code == 125
+    assert node.report(uid(1)).last_exits[-1].code == getattr(error, "exit_code", 125)
     node.runtime.start_error = None
     node.settle()
     assert node.runtime.alive() == {uid(1)}
+
+
+@pytest.mark.parametrize("number", [None, errno.EINVAL])
+def test_a_start_that_fails_for_what_the_task_says_is_not(node: Simulation, number: int | None) -> None:
+    node.runtime.start_error = StartFailed(125, "user", number, "no user 'web' in the image's /etc/passwd")
+    node.apply(document(task(1)))
+    node.settle()
+    assert (node.report(uid(1)).state, node.report(uid(1)).message) == ("Rejected", "no user 'web' in the image's /etc/passwd")
 
 
 def test_an_image_that_does_not_exist_rejects_the_task_and_touches_nothing_that_runs(node: Simulation) -> None:

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from moorage_agent.errors import HostLacks
+from moorage_agent.errors import AgentError, HostLacks
 from moorage_agent.paths import Paths
 from moorage_agent.runtime import cgroup
 from moorage_agent.runtime.entry import BOOTSTRAP
@@ -44,7 +44,7 @@ class ZygoteClient:
         self._starting: asyncio.Lock | None = None
 
     async def ensure(self) -> Facts:
-        """A zygote of this agent's version serves. Raises HostLacks when none can."""
+        """A zygote of this agent's version serves. Raises HostLacks when none can, AgentError when none came this time."""
         self._starting = self._starting or asyncio.Lock()
         async with self._starting:
             try:
@@ -156,8 +156,10 @@ class ZygoteClient:
                 env={"LC_ALL": "C.UTF-8", "PATH": os.environ.get("PATH", os.defpath)},
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise HostLacks("NoZygote", f"the runtime's zygote cannot be started: {error}") from error
-        if done.returncode != 0:
+            raise AgentError("NoZygote", f"the runtime's zygote could not be started, which may pass: {error}") from error
+        if done.returncode < 0:
+            raise AgentError("NoZygote", f"the runtime's zygote was killed by signal {-done.returncode} when it started, which may pass")
+        if done.returncode > 0:
             raise HostLacks("NoZygote", f"the runtime's zygote cannot be started: {done.stderr.strip()[-2000:]}")
 
 

@@ -43,6 +43,12 @@ class Failed(Exception):
         number, step, words = described.decode(errors="replace").split("\0", 2)
         return cls(int(number), step, words)
 
+    @classmethod
+    def of(cls, error: Exception, step: str) -> Failed:
+        steps = confine.Steps()
+        steps.at = step
+        return cls.parse(confine.describe(error, steps))
+
     @property
     def exit_code(self) -> int:
         """As shells and Docker count: 127 not found, 126 not executable, 125 anything before."""
@@ -114,7 +120,10 @@ def _make(home: Home, request: StartRequest, orders: Orders, begun: _Begun, step
     steps.at = "state"
     state = _state(home, request, begun.pid, orders.request)
     record.write_state(f"{home.run}/tasks/{request['uid']}", state)
-    os.write(orders.ready, READY)
+    try:
+        os.write(orders.ready, READY)
+    except BrokenPipeError:
+        raise _unsupervised() from None
     failure = os.read(error_read, 4096)  # nothing: execve closed it
     if failure:
         raise Failed.parse(failure)
@@ -124,7 +133,11 @@ def _make(home: Home, request: StartRequest, orders: Orders, begun: _Begun, step
 def _check_parent(shim: int) -> None:
     """An init that ended because its supervisor did looks, from here, as one that became the program."""
     if os.getppid() != shim:
-        raise Failed(errno.ECHILD, "supervise", "the supervisor was killed")
+        raise _unsupervised()
+
+
+def _unsupervised() -> Failed:
+    return Failed(errno.ECHILD, "supervise", "the supervisor was killed")
 
 
 def _prepare_files(home: Home, request: StartRequest, begun: _Begun) -> None:

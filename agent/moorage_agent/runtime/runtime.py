@@ -70,7 +70,7 @@ class Runtime:
         self._witness = Witness(paths, self._boot_id)
 
     async def ensure_zygote(self) -> None:
-        """Start the zygote unless one of this agent's version answers. Raises HostLacks."""
+        """Start the zygote unless one of this agent's version answers. Raises HostLacks, or AgentError for what may pass."""
         await self._client.ensure()
         self._witness.listen()
         if self._app_armor is None:
@@ -102,7 +102,7 @@ class Runtime:
     async def start(self, launch: Launch) -> Started:
         """Start it with a fresh root. Returns once the program runs; the same run, already running, is returned as it is.
 
-        Raises InvalidTask or HostLacks before anything happened, StartFailed after.
+        Raises InvalidTask, HostLacks or AgentError before anything happened, StartFailed after.
         """
         launch.check()
         seen = observed.observe_one(self.paths, launch.uid, self._boot_id)
@@ -133,14 +133,18 @@ class Runtime:
                 await self._client.ensure()
                 return await self._client.ask(f"start {launch.uid}", request, binds)
         except ZygoteGone as error:
-            raise StartFailed(125, "zygote", None, f"cannot start container {launch.uid}: {error}; it is safe to try again") from error
+            raise StartFailed(
+                125, "zygote", errno.ECHILD, f"cannot start container {launch.uid}: {error}; it is safe to try again"
+            ) from error
         finally:
             for fd in binds:
                 os.close(fd)
 
     def _is_begun(self, launch: Launch) -> bool:
+        """True also of what was begun and came to an end: its root and its cgroups have the names that another try would want."""
         seen = observed.observe_one(self.paths, launch.uid, self._boot_id)
-        return (seen is not None and seen.run >= launch.run) or supervisor.is_supervised(self.paths.task_run(launch.uid))
+        there = (seen is not None and seen.run >= launch.run) or os.path.exists(f"{self.paths.task(launch.uid)}/root-{launch.run}")
+        return there or supervisor.is_supervised(self.paths.task_run(launch.uid))
 
     async def _make_room(self, uid: str) -> None:
         """The directories of the task. A root of an earlier run, or of this one when its start was cut off, goes."""

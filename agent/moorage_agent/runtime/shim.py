@@ -6,7 +6,7 @@ import _socket
 import os
 from struct import unpack_from
 
-from moorage_agent.runtime import cgroup, confine, linux, maker, record
+from moorage_agent.runtime import cgroup, linux, maker, record
 from moorage_agent.runtime.logs import LogWriter
 from moorage_agent.runtime.supervisor import Run, lock, supervise
 
@@ -21,17 +21,17 @@ def start(home: Home, orders: maker.Orders) -> NoReturn:
     """Have the container started and answered for, supervise it. The process ends with it, or with the failure to start it."""
     os.setsid()
     linux.set_process_name(b"moorage-shim")
-    run = Run(home, orders.uid)
+    run, step = Run(home, orders.uid), "directories of the task"
     try:
         for path in (run.task_dir, run.run_dir):
             cgroup.make(path)
+        step = "lock"
         lock(run)
+        step = "fork"
+        ready, go, terminal, maker_pid = _fork_maker(home, orders)
     except OSError as error:
-        steps = confine.Steps()
-        steps.at = "lock"
-        maker.answer(orders.connection, maker.Failed.parse(confine.describe(error, steps)).answer())
-        os._exit(0)
-    ready, go, terminal, maker_pid = _fork_maker(home, orders)
+        maker.answer(orders.connection, maker.Failed.of(error, step).answer())
+        os._exit(1)
     if os.read(ready, 1) == maker.READY:
         _open(run)
         os.write(go, b"g")

@@ -51,28 +51,30 @@ class Zygote:
                     self._ended(fd)
 
     def _accept(self) -> None:
+        """Serve one message. What it came with is closed here, but for what is kept, see _handle."""
         connection = _socket.socket(fileno=self.listener._accept()[0])  # type: ignore[attr-defined]
+        fds: list[int] = []
         try:
-            fds = self._handle(connection)
+            connection.settimeout(2.0)
+            text, ancillary, _, _ = connection.recvmsg(256, _socket.CMSG_SPACE(4 * MAX_FDS), _socket.MSG_CMSG_CLOEXEC)
+            connection.setblocking(True)
+            fds += [fd for _, _, data in ancillary for (fd,) in iter_unpack("i", data)]
+            self._handle(connection, text.decode(), fds)
         except (OSError, ValueError):
-            fds = []  # a peer that left, or spoke nonsense
+            pass  # a peer that left, or spoke nonsense; or there was no fork, and it knows
         connection.close()
         for fd in fds:
             os.close(fd)
 
-    def _handle(self, connection: _socket.socket) -> list[int]:
-        """Serve one message: a verb, a uid, descriptors. Returns those to close here."""
-        connection.settimeout(2.0)
-        text, ancillary, _, _ = connection.recvmsg(256, _socket.CMSG_SPACE(4 * MAX_FDS), _socket.MSG_CMSG_CLOEXEC)
-        connection.setblocking(True)
-        fds = [fd for _, _, data in ancillary for (fd,) in iter_unpack("i", data)]
-        verb, _, uid = text.decode().partition(" ")
+    def _handle(self, connection: _socket.socket, message: str, fds: list[int]) -> None:
+        """A verb, a uid, descriptors: those that are kept are taken out of `fds`."""
+        verb, _, uid = message.partition(" ")
         if not _is_root(connection):
-            return fds
+            return
         if verb == "start" and fds:
             self._fork_start(uid, connection, fds)
-            return fds[1:]
-        if verb == "exec" and fds:
+            del fds[0]
+        elif verb == "exec" and fds:
             self._fork_exec(uid, connection, fds)
         elif verb == "hello":
             connection.send(marshal.dumps(self._facts(), 2))
@@ -82,21 +84,20 @@ class Zygote:
         elif verb == "retire":
             self.retired = True
             self.epoll.unregister(self.listener.fileno())
-        return fds
 
     def _facts(self) -> dict[str, object]:
         cgroups = self.home.cgroups
         return {"pid": os.getpid(), "version": self.home.version, "controllers": cgroups.versions, "tops": cgroups.tops()}
 
     def _fork_start(self, uid: str, connection: _socket.socket, fds: list[int]) -> None:
-        pid = os.fork()
+        pid = _fork(connection)
         if pid == 0:
             self._become_child()
             shim.start(self.home, maker.Orders(uid, connection, fds[0], fds[1:]))
         self._watch(pid, Watched(pid, uid, fds[0]))
 
     def _fork_exec(self, uid: str, connection: _socket.socket, fds: list[int]) -> None:
-        pid = os.fork()
+        pid = _fork(connection)
         if pid == 0:
             self._become_child()
             execute.supervise(self.home, uid, connection, fds)
@@ -215,6 +216,15 @@ class Watched:
 
     def __init__(self, pid: int, uid: str, request: int) -> None:
         self.pid, self.uid, self.request = pid, uid, request
+
+
+def _fork(connection: _socket.socket) -> int:
+    """As os.fork; who asked for it hears that there is none to be had."""
+    try:
+        return os.fork()
+    except OSError as error:
+        maker.answer(connection, maker.Failed.of(error, "fork").answer())
+        raise
 
 
 def _is_root(connection: _socket.socket) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from moorage_agent.errors import StartFailed
+from moorage_agent.execute import _PASSING
 from moorage_agent.runtime import record, supervisor
 from moorage_agent.runtime.launch import Tmpfs
 from moorage_agent.runtime.runtime import Runtime
@@ -177,6 +178,7 @@ async def test_killed_at_any_step_of_a_start(make: Make, host: Host, runtime: Ru
         except StartFailed as failure:
             failed += 1
             assert failure.exit_code == 125  # noqa: PT017
+            assert failure.errno in _PASSING, failure  # noqa: PT017
         await runtime.ensure_zygote()
         await runtime.remove(container.uid)
         left = host.left_behind()

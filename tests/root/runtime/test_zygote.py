@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from moorage_agent.errors import AgentError, StartFailed
 from moorage_agent.paths import Paths
+from moorage_agent.runtime import cgroup, client
 from moorage_agent.runtime.runtime import Runtime
 
+from tests.machine.waiting import eventually
+from tests.root.runtime.conftest import Make
 from tests.root.runtime.host import PYTHON, Container, Host
 
 # What a scope takes in systemd 239 (RHEL 8), 245 (Ubuntu 20.04), 247 (Debian 11) and 249 (Ubuntu 22.04), of what is of use to us.
@@ -50,3 +57,59 @@ async def test_an_old_systemd_runs_containers_too(host: Host, tmp_path: Path, mo
         await runtime.remove_orphans([])
         await runtime.stop_zygote()
         runtime.close()
+
+
+@pytest.mark.parametrize("command", ["sleep 100", "kill -9 $$"])
+async def test_a_zygote_that_does_not_come_this_time_is_no_lack_of_the_host(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(client, "START_TIMEOUT_S", 0.5)
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nexec 2>/dev/null\n{command}\n")
+    python.chmod(0o755)
+    runtime = Runtime(Paths(str(tmp_path / "root"), str(tmp_path / "run")), cgroup_root=host.cgroup_root, python=str(python))
+    with pytest.raises(AgentError, match="may pass") as raised:
+        await runtime.ensure_zygote()
+    assert type(raised.value) is AgentError
+    runtime.close()
+
+
+def requests_held(pid: int) -> list[str]:
+    """What a process has open of what the daemon sent."""
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return [link for link in found if link.startswith(("/memfd:moorage-request", "socket:"))][1:]  # it listens
+
+
+@contextmanager
+def no_more_processes(host: Host, pid: int) -> Iterator[None]:
+    """The process cannot fork."""
+    top = cgroup.Cgroups(cgroup.mounted(), host.cgroup_root).top_of("pids")
+    if top is None:
+        pytest.skip("this host does not limit processes")
+    lines = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    before = next(path for _, controllers, path in lines if "pids" in controllers.split(",")) if "/pids/" in top else lines[-1][2]
+    tight = Path(f"{top}/tight")
+    tight.mkdir()
+    (tight / "pids.max").write_text("1")
+    (tight / "cgroup.procs").write_text(str(pid))
+    try:
+        yield
+    finally:
+        Path(f"{top.removesuffix(f'/{host.cgroup_root}')}{before}/cgroup.procs").write_text(str(pid))
+        tight.rmdir()
+
+
+async def test_a_zygote_that_cannot_fork_says_so_and_keeps_nothing(make: Make, host: Host, runtime: Runtime) -> None:
+    pid = (await runtime._client.facts()).pid
+    eventually("it serves nobody", lambda: not requests_held(pid))
+    container = make("/bin/sleep", "100")
+    with no_more_processes(host, pid):
+        with pytest.raises(StartFailed) as raised:
+            await container.start()
+        assert raised.value.errno == errno.EAGAIN
+        eventually("nothing it was sent is left open", lambda: not requests_held(pid))
+    await container.start()
+    assert (await runtime._client.facts()).pid == pid
