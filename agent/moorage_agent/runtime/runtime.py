@@ -6,7 +6,6 @@ import asyncio
 import errno
 import hashlib
 import os
-import shutil
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from moorage_agent.errors import AgentError, StartFailed
+from moorage_agent.images.tree import remove_at
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import Feature
 from moorage_agent.runtime import apparmor, cgroup, observed, record, supervisor
@@ -291,17 +291,24 @@ class Runtime:
 
 
 def _remove_tree(path: str) -> None:
-    """An adopter that comes too late may still leave a file while we remove; it finds nothing to adopt and ends."""
-    for _ in range(50):
-        try:
-            shutil.rmtree(path)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
-                raise
-        if not os.path.lexists(path):
-            return
-        time.sleep(0.02)
-    shutil.rmtree(path)
+    """Containers nest directories deeper than recursion goes. An adopter that comes too late may still leave a file meanwhile; it ends."""
+    try:
+        parent = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        for _ in range(50):
+            try:
+                remove_at(parent, os.path.basename(path))
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                    raise
+            if not os.path.lexists(path):
+                return
+            time.sleep(0.02)
+        remove_at(parent, os.path.basename(path))
+    finally:
+        os.close(parent)
 
 
 def _cgroup_root(paths: Paths) -> str:

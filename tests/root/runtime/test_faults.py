@@ -205,6 +205,23 @@ async def test_two_hundred_rounds_leave_everything_as_it_was(make: Make, host: H
     assert len(os.listdir("/proc/self/fd")) <= own
 
 
+DEEP = "i=0; while [ $i -lt 1500 ]; do mkdir d; cd d; i=$((i+1)); done; echo deep"
+
+
+async def test_a_container_that_nested_directories_very_deep_starts_again_and_goes(make: Make, host: Host, runtime: Runtime) -> None:
+    container = make("/bin/sh", "-c", DEEP)
+    try:
+        await container.start()
+        await container.ended()
+        assert container.output() == "deep\n"
+        await make("/bin/sh", "-c", DEEP, uid=container.uid, run=2).start()
+        await runtime.remove(container.uid)
+        assert host.left_behind()["tasks"] == []
+    finally:
+        rm = await asyncio.create_subprocess_exec("rm", "-rf", host.paths.task(container.uid))
+        assert await rm.wait() == 0, "it would be in the way of every run to come"
+
+
 @pytest.fixture
 def small_disk(host: Host) -> Iterator[Path]:
     """A file system of 4 MiB."""
