@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from moorage_agent.engine import Runtime
 from moorage_agent.health import KEPT_OUTPUT, Probe, begun, judge, next_probe_s
 from moorage_agent.knock import knock_http, knock_tcp
 from moorage_agent.protocol import Healthcheck
+from moorage_agent.runtime.runtime import ExecResult
 from moorage_agent.task_state import Moment
 from moorage_agent.world import TaskState, World
 
 log = logging.getLogger("moorage.prober")
 
-EXECS_IN_FLIGHT = 4
+# Many commands that begin at once only delay each other, and what runs. One that takes longer waits for something: it needs no place.
+EXECS_BEGINNING = 4
+BEGINNING_S = 0.25
 
 
 class Prober:
@@ -23,7 +26,7 @@ class Prober:
 
     def __init__(self, world: World, runtime: Runtime, *, clock: Callable[[], Moment], verdict: Callable[[str], None]) -> None:
         self._world, self._runtime, self._clock, self._verdict = world, runtime, clock, verdict
-        self._places = asyncio.Semaphore(EXECS_IN_FLIGHT)
+        self._places = asyncio.Semaphore(EXECS_BEGINNING)
         self._watches: dict[str, tuple[int, asyncio.Task[None]]] = {}
 
     def sync(self, uid: str) -> None:
@@ -67,14 +70,23 @@ class Prober:
         """One answer; a probe that takes too long or cannot be made is a failed one."""
         try:
             if check.exec is not None:
-                async with self._places:
-                    done = await self._runtime.exec(state.uid, check.exec, timeout_s=check.timeout_s)
+                done = await self._exec(state.uid, check.exec, check.timeout_s)
                 return Probe(done.code == 0, done.output[-KEPT_OUTPUT:].decode(errors="replace"))
             return await asyncio.wait_for(self._knock(state, check), check.timeout_s)
         except asyncio.TimeoutError:
             return Probe(False, f"no answer within {check.timeout_s:g} s")
         except Exception as error:
             return Probe(False, f"the probe could not be made: {error}")
+
+    async def _exec(self, uid: str, argv: Sequence[str], timeout_s: float) -> ExecResult:
+        async with self._places:
+            running = asyncio.get_running_loop().create_task(self._runtime.exec(uid, argv, timeout_s=timeout_s))
+            try:
+                await asyncio.wait([running], timeout=BEGINNING_S)
+            except asyncio.CancelledError:
+                running.cancel()
+                raise
+        return await running
 
     async def _knock(self, state: TaskState, check: Healthcheck) -> Probe:
         host_network = state.spec is not None and state.spec.container.network == "Host"

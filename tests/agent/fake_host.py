@@ -1,6 +1,7 @@
 """A host in memory that behaves: containers whose program is named in argv, images that can be pulled, a clock that is told the time.
 
 Programs: run · exit CODE · deaf (ignores all but KILL) · absent (cannot be started) · ill (runs; its health check fails)
+· stuck (runs; its health check does not answer in time)
 """
 
 from __future__ import annotations
@@ -164,6 +165,9 @@ class FakeRuntime:
 
     async def exec(self, uid: str, argv: Sequence[str], *, timeout_s: float) -> ExecResult:
         await asyncio.sleep(0)
+        if self.containers[uid].launch.argv[0] == "stuck":
+            await asyncio.sleep(timeout_s)
+            return ExecResult(124, b"")
         well = self.healthy.get(uid, self.containers[uid].launch.argv[0] != "ill")
         return ExecResult(0 if well else 1, b"well" if well else b"ill")
 

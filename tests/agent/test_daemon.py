@@ -531,6 +531,16 @@ async def test_health_decides(node: FakeNode, operator: OperatorEnd) -> None:
     assert operator.tasks[uid(1)].reason == "Unhealthy"
 
 
+async def test_health_checks_that_hang_hold_up_no_other(node: FakeNode, operator: OperatorEnd) -> None:
+    check = Healthcheck(exec=("check",), interval_s=0.01, timeout_s=600)
+    stuck, well = (Container(command=(program,), healthcheck=check) for program in ("stuck", "run"))
+    await operator.push(document(*(task(number, container=stuck) for number in range(1, 10))))
+    await operator.until(lambda: len(node.runtime.alive()) == 9)
+    await operator.push(document(*(task(number, container=stuck) for number in range(1, 10)), task(10, container=well), revision=2))
+    await operator.until(lambda: operator.tasks[uid(10)].state == "Running")
+    assert operator.tasks[uid(1)].state == "Starting"
+
+
 async def test_a_singleton_stops_in_silence_and_starts_with_the_next_document_not_with_the_next_session(
     node: FakeNode, operator: OperatorEnd
 ) -> None:
