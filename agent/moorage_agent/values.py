@@ -105,7 +105,8 @@ class ValueStore:
             raise AgentError("ValueMissing", f"the value {key} is not on this host; the operator sends it when connected") from None
 
     def put(self, key: str, data: bytes) -> None:
-        replace_file(self._value_path(key), data)
+        """Whole on the disk when this returns: that a value is here is known by its name alone, after a power cut too."""
+        replace_file(self._value_path(key), data, durable=not is_secret(key))
         self._present.add(_name(key))
 
     def drop(self, key: str) -> None:
@@ -119,7 +120,7 @@ class ValueStore:
         data = self.get(key)
         name = hashlib.sha256(data).hexdigest()
         path = f"{self._homes[is_secret(key)]}/files/{name}.{uid}.{gid}.{mode & 0o7777:o}"
-        if os.path.exists(path):
+        if _holds(path, data):  # a power cut may have emptied it
             os.utime(path)
             return path
         temporary = f"{path}.new"
@@ -141,6 +142,14 @@ class ValueStore:
 
     def _value_path(self, key: str) -> str:
         return f"{self._homes[is_secret(key)]}/values/{_name(key)}"
+
+
+def _holds(path: str, data: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read() == data
+    except FileNotFoundError:
+        return False
 
 
 def _name(key: str) -> str:
