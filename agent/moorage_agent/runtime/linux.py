@@ -130,9 +130,9 @@ def move_mount(mount_fd: int, target_fd: int, *, about: bytes = b"") -> None:
     _move_mount(mount_fd, b"", target_fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH, about=about)
 
 
-def mount_setattr(dir_fd: int, path: bytes, flags: int, *, attr_set: int) -> None:
+def mount_setattr(dir_fd: int, path: bytes, flags: int, *, attr_set: int, propagation: int) -> None:
     """struct mount_attr is {attr_set, attr_clr, propagation, userns_fd}, all u64. Linux 5.12."""
-    _mount_setattr(dir_fd, path, flags, pack("=QQQQ", attr_set, 0, 0, 0), 32, about=path)
+    _mount_setattr(dir_fd, path, flags, pack("=QQQQ", attr_set, 0, propagation, 0), 32, about=path)
 
 
 def fsopen(fstype: bytes) -> int:

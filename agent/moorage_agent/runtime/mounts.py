@@ -143,12 +143,15 @@ def write_file(root: int, directory: bytes, name: bytes, content: bytes) -> None
 
 
 def attach(tree: int, target: int, attributes: int, *, about: bytes) -> None:
-    """Attach the detached mount `tree` on `target` with MOUNT_ATTR_* `attributes`, on everything below it too; closes both."""
-    if attributes and not _set_attributes(tree, attributes):
-        linux.move_mount(tree, target, about=about)
-        _remount(tree, attributes)
-    else:
-        linux.move_mount(tree, target, about=about)
+    """Attach the detached mount `tree` on `target` with MOUNT_ATTR_* `attributes`, on everything below it too; closes both.
+
+    It becomes private: the copy of a mount that the host shares, as systemd makes it share all, would pass on what is mounted inside of it,
+    to the host and to every other container that has one.
+    """
+    at_once = _set_attributes(tree, attributes)
+    linux.move_mount(tree, target, about=about)
+    if not at_once:
+        _change_attached(tree, attributes)
     os.close(tree)
     os.close(target)
 
@@ -156,7 +159,7 @@ def attach(tree: int, target: int, attributes: int, *, about: bytes) -> None:
 def _set_attributes(tree: int, attributes: int) -> bool:
     """False before Linux 5.12."""
     try:
-        linux.mount_setattr(tree, b"", linux.AT_EMPTY_PATH | linux.AT_RECURSIVE, attr_set=attributes)
+        linux.mount_setattr(tree, b"", linux.AT_EMPTY_PATH | linux.AT_RECURSIVE, attr_set=attributes, propagation=linux.MS_PRIVATE)
     except OSError as error:
         if error.errno != errno.ENOSYS:
             raise
@@ -164,9 +167,12 @@ def _set_attributes(tree: int, attributes: int) -> bool:
     return True
 
 
-def _remount(mount: int, attributes: int) -> None:
-    """The older way, on the top of the mount only: MOUNT_ATTR_ and MS_ have the same values for ro, nosuid, nodev and noexec."""
-    linux.mount(None, b"/proc/self/fd/%d" % mount, None, linux.MS_REMOUNT | linux.MS_BIND | attributes & 15)
+def _change_attached(mount: int, attributes: int) -> None:
+    """The older way, attributes on the top of the mount only: MOUNT_ATTR_ and MS_ have the same values for ro, nosuid, nodev and noexec."""
+    path = b"/proc/self/fd/%d" % mount
+    linux.mount(None, path, None, linux.MS_REC | linux.MS_PRIVATE)
+    if attributes:
+        linux.mount(None, path, None, linux.MS_REMOUNT | linux.MS_BIND | attributes & 15)
 
 
 def require_directory(root: int, name: bytes) -> None:

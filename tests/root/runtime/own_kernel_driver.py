@@ -18,7 +18,7 @@ sys.path.insert(0, sys.argv[1])
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import Resources, Security
 from moorage_agent.runtime import record
-from moorage_agent.runtime.launch import Launch
+from moorage_agent.runtime.launch import Bind, Launch, Tmpfs
 from moorage_agent.runtime.log_reader import read_lines
 from moorage_agent.runtime.runtime import Runtime
 
@@ -83,6 +83,14 @@ async def profile(runtime: Runtime) -> object:
     return await finish(runtime, line)
 
 
+async def mounts(runtime: Runtime) -> object:
+    """systemd shares every mount of the host; what a container mounts in its volume stays with the container."""
+    os.mkdir("/root/volume")
+    seen = await finish(runtime, "grep -c ' /data/x ' /proc/self/mountinfo", mounts=(Bind("/root/volume", "/data"), Tmpfs("/data/x")))
+    outside = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "/root/volume" in line]
+    return {"inside": seen["output"], "outside": outside}
+
+
 async def adoption(runtime: Runtime) -> object:
     """Kill zygote and shim under a running container; a new zygote sees to its end."""
     launch = Launch(
@@ -122,6 +130,7 @@ PROBES = {
     "processes": processes,
     "devices": devices,
     "profile": profile,
+    "mounts": mounts,
     "adoption": adoption,
     "host_pid": host_pid,
 }

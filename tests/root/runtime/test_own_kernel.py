@@ -49,5 +49,6 @@ def test_containers_on_cgroup_v2_under_systemd(kernel_hosts: Callable[..., list[
     assert "can't fork" in seen["processes"]["output"]
     assert seen["devices"]["output"] == "cat: can't open '/dev/m': Operation not permitted\nnull works\n"
     assert seen["profile"]["output"].startswith("moorage-default (enforce)\n")
+    assert seen["mounts"] == {"inside": "1\n", "outside": []}
     assert seen["adoption"] == {"exec": "still here\n", "code": 6}
     assert (seen["host_pid"], seen["tasks"], seen["cgroups"]) == (0, [], [])

@@ -1,0 +1,66 @@
+"""What is mounted into containers: what of it the host sees, and what it may become."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from moorage_agent.protocol import Security
+from moorage_agent.runtime import linux
+from moorage_agent.runtime.launch import Bind, Tmpfs
+
+from tests.root.runtime.conftest import Make
+from tests.root.runtime.host import Host
+
+DRIVER = Path(__file__).with_name("shared_mount_driver.py")
+MS_SHARED = 1 << 20
+READ_ONLY = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID
+
+
+def mounted_below(folder: Path) -> list[str]:
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in points if point.startswith(f"{folder}/")]
+
+
+@pytest.fixture
+def shared(host: Host) -> Iterator[Path]:
+    """A file system that its host shares with whoever copies it, as systemd makes all of them."""
+    folder = host.folder / "shared"
+    folder.mkdir()
+    linux.mount("tmpfs", str(folder), "tmpfs")
+    linux.mount(None, str(folder), None, MS_SHARED)
+    yield folder
+    while str(folder) in Path("/proc/self/mountinfo").read_text():
+        linux.umount2(str(folder), linux.MNT_DETACH)
+    folder.rmdir()
+
+
+@pytest.mark.parametrize("privileged", [False, True])
+async def test_what_a_container_mounts_in_a_volume_is_seen_by_it_alone(make: Make, shared: Path, privileged: bool) -> None:
+    secret = shared / "secret"
+    secret.write_text("s3cret")
+    (shared / "data/keys").mkdir(parents=True)
+    volume, security = Bind(str(shared / "data"), "/data"), Security(privileged=privileged)
+    other = make("/bin/sleep", "100", mounts=(volume,))
+    await other.start()
+    inner = (Tmpfs("/data/scratch"), Bind(str(secret), "/data/keys/one", read_only=True))
+    first = make("/bin/sh", "-c", "cat /data/keys/one; echo; sleep 100", mounts=(volume, *inner), security=security)
+    await first.start()
+    await first.until_output("s3cret")
+    assert mounted_below(shared) == []
+    seen = await other.runtime.exec(other.uid, ["sh", "-c", "cat /data/keys/one; grep -c ' /data/' /proc/self/mountinfo"], timeout_s=10)
+    assert seen.output == b"0\n"
+    await first.runtime.remove(first.uid)
+    await other.runtime.remove(other.uid)
+
+
+@pytest.mark.parametrize("attributes", [0, READ_ONLY])
+@pytest.mark.parametrize("kernel", [(), ("old",)])
+def test_a_bind_of_a_shared_mount_is_private_on_any_kernel(tmp_path: Path, attributes: int, kernel: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, DRIVER, tmp_path, str(attributes), *kernel], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    options = "ro,nosuid,relatime" if attributes else "rw,relatime"
+    assert done.stdout.splitlines() == ["/source rw,relatime", f"/target {options}", f"/other {options}", "/target/secret rw,relatime"]
