@@ -142,6 +142,15 @@ async def test_init_is_confined_as_its_program(make: Make, runtime: Runtime) -> 
     assert len(os.listdir(f"/proc/{started.pid}/fd")) == 3
 
 
+@pytest.mark.parametrize("tty", [False, True])
+async def test_init_where_new_privileges_are_allowed(run: Run, tty: bool) -> None:
+    container = await run(
+        "grep -E 'NoNewPrivs|Seccomp:' /proc/1/status; echo up; exit 9", init=True, tty=tty, security=Security(no_new_privs=False)
+    )
+    assert container.output().split() == ["NoNewPrivs:", "0", "Seccomp:", "2", "up"]
+    assert (await container.ended()).exit.code == 9  # type: ignore[union-attr]
+
+
 async def test_init_reports_a_program_that_is_not_there(make: Make) -> None:
     with pytest.raises(StartFailed) as failed:
         await make("/bin/nothing", init=True).start()
