@@ -68,6 +68,14 @@ def _close_range(first: int, last: int) -> None:
         os.closerange(first, min(last + 1, 1 << 20))
 
 
+def set_oom_score(proc: int, confinement: Confinement, steps: Steps) -> None:
+    """Instead of the zygote's own, which all it forks begin with: written through `proc`, as the label is."""
+    steps.at = "OOM score"
+    fd = os.open(b"self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+    os.write(fd, b"%d" % confinement["oom_score_adj"])
+    os.close(fd)
+
+
 def label(proc: int, confinement: Confinement, steps: Steps) -> None:
     """The AppArmor profile of the next execve, written through `proc`, a procfs known to be one (CVE-2025-52881).
 

@@ -183,6 +183,7 @@ def _become(
             mounts.read_file(root, b"etc/passwd", 1 << 22),
             mounts.read_file(root, b"etc/group", 1 << 22),
         )
+        confine.set_oom_score(proc, confinement, steps)
         confine.label(proc, confinement, steps)
         confine.apply(confinement, identity[:3], home.last_cap, steps, error_fd)
         confine.default_signals()

@@ -51,7 +51,6 @@ def _become(request: StartRequest, place: scene.Place, pipes: Pipes, binds: list
     steps.at = "isolate"
     linux.prctl(linux.PR_SET_DUMPABLE, 0)
     _new_keyring()
-    _set_oom_score(request["confinement"]["oom_score_adj"])
     confine.lock_down()
     root = scene.make_root(request, place, steps)
     null = scene.kernel_file_systems(request, root, steps)
@@ -65,8 +64,9 @@ def _become(request: StartRequest, place: scene.Place, pipes: Pipes, binds: list
     )
     steps.at = "working directory"
     os.close(mounts.make_directory(root, request["confinement"]["cwd"]))
-    _join_cgroups(request, place, pipes, root, steps)
     proc = os.open(b"proc", mounts.DIRECTORY, dir_fd=root)
+    confine.set_oom_score(proc, request["confinement"], steps)
+    _join_cgroups(request, place, pipes, root, steps)
     steps.at = "enter the root"
     _pivot(root)
     _settle(request, proc, null, steps)
@@ -86,12 +86,6 @@ def _new_keyring() -> None:
         linux.keyctl_join_session_keyring()
     except OSError:
         pass  # no keyrings in this kernel, or the quota is used up: the filter forbids keyctl anyway
-
-
-def _set_oom_score(score: int) -> None:
-    fd = os.open(b"/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-    os.write(fd, b"%d" % score)
-    os.close(fd)
 
 
 def _join_cgroups(request: StartRequest, place: scene.Place, pipes: Pipes, root: int, steps: confine.Steps) -> None:

@@ -47,6 +47,12 @@ async def test_exec_is_in_the_containers_cgroups_and_namespaces(make: Make, runt
     assert output == [*namespaces, "0", "1", "2", "3"]
 
 
+async def test_exec_is_as_ready_to_be_killed_for_memory_as_its_container(make: Make, runtime: Runtime) -> None:
+    container = make("/bin/sleep", "100", security=Security(oom_score_adj=123))
+    await container.start()
+    assert (await runtime.exec(container.uid, ["cat", "/proc/self/oom_score_adj"], timeout_s=10)).output == b"123\n"
+
+
 async def test_exec_that_takes_too_long_is_killed_with_its_children(make: Make, runtime: Runtime) -> None:
     container = make("/bin/sleep", "100")
     await container.start()
