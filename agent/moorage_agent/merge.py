@@ -99,7 +99,7 @@ def _mounts(task: TaskSpec, materials: Materials, names: Mapping[str, str], path
 
 def _mount(mount: Mount, names: Mapping[str, str], paths: Paths) -> Bind | Tmpfs:
     if mount.kind == "tmpfs":
-        return Tmpfs(mount.target, mount.size)
+        return Tmpfs(mount.target, mount.size, read_only=mount.read_only)
     if mount.kind == "volume":
         return Bind(paths.volume(mount_source(mount, names)), mount.target, mount.read_only)
     if mount.kind == "bind":

@@ -87,11 +87,11 @@ def test_an_unknown_template_is_named(text: str) -> None:
 
 def test_mounts_go_from_the_root_down() -> None:
     file = DataFile("/data/conf/app.ini", "config/default/app/app.ini/00", secret=False)
-    mounts = (Mount("/data/conf", "tmpfs", size=4096), Mount("/data", "volume", "default/shop/data", read_only=True))
+    mounts = (Mount("/data/conf", "tmpfs", read_only=True, size=4096), Mount("/data", "volume", "default/shop/data", read_only=True))
     launch = launched(Container(mounts=mounts, files=(file,)), materials=Materials(files={file: "/files/1"}))
     assert launch.mounts == (
         Bind("/disk/volumes/default/shop/data", "/data", read_only=True),
-        Tmpfs("/data/conf", 4096),
+        Tmpfs("/data/conf", 4096, read_only=True),
         Bind("/files/1", "/data/conf/app.ini", read_only=True),
     )
 

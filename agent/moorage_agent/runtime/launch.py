@@ -31,11 +31,12 @@ class Bind:
 
 @dataclass(frozen=True)
 class Tmpfs:
-    """`size` in bytes; None: half of the host's memory, counted against the container's memory limit."""
+    """`size` in bytes; None: half of the container's memory limit, without one of the host's memory. Counted against that limit."""
 
     target: str
     size: int | None = None
     mode: int = 0o1777
+    read_only: bool = False
 
 
 @dataclass(frozen=True)

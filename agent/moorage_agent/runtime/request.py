@@ -27,8 +27,8 @@ class Confinement(TypedDict):
 
 
 class StartRequest(TypedDict):
-    """limits: (controller, file, value, may be missing). mounts: ("bind", target, descriptor, ro, directory) or ("tmpfs", target, size,
-    mode).
+    """limits: (controller, file, value, may be missing). mounts: ("bind", target, descriptor, ro, directory) or ("tmpfs", target, size or
+    None, mode, ro).
 
     device_rules None: the standard ones, inherited. devices: nodes to make, (path, type, major, minor, mode). files: (directory, name,
     text).

@@ -96,6 +96,7 @@ def _device_node(path: bytes, kind: str, number: int, mode: int) -> None:
 def user_mounts(request: StartRequest, root: int, binds: list[int], steps: confine.Steps) -> None:
     plain = 0 if request["privileged"] else linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
     proc = os.stat(b"proc", dir_fd=root).st_dev
+    read_only_later = []
     for mount in request["mounts"]:
         target = mount[1]
         assert isinstance(target, bytes)
@@ -107,11 +108,18 @@ def user_mounts(request: StartRequest, root: int, binds: list[int], steps: confi
             _keep_off(proc, place, target)
             mounts.attach(binds[index], place, plain | (linux.MOUNT_ATTR_RDONLY if read_only else 0), about=target)
         else:
+            _, _, size, mode, read_only = mount
             place = mounts.make_directory(root, target)
             _keep_off(proc, place, target)
-            options = f"size={mount[2]},mode={mount[3]:o}".encode()
+            options = f"mode={mode:o}" + ("" if size is None else f",size={size}")
             linux.mount(b"tmpfs", b"/proc/self/fd/%d" % place, b"tmpfs", linux.MS_NOSUID | linux.MS_NODEV, options)
             os.close(place)
+            if read_only:
+                read_only_later.append(mounts.open_in(root, target, mounts.DIRECTORY))
+    for place in read_only_later:  # now that what is mounted inside has its directories
+        flags = linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV
+        linux.mount(None, b"/proc/self/fd/%d" % place, None, flags)
+        os.close(place)
 
 
 def _keep_off(proc: int, place: int, target: bytes) -> None:

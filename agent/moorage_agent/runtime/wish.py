@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from moorage_agent.errors import HostLacks, InvalidTask
 from moorage_agent.runtime import capabilities, limits, linux, seccomp
-from moorage_agent.runtime.launch import DEFAULT_SHM_BYTES, Bind, Launch
+from moorage_agent.runtime.launch import DEFAULT_SHM_BYTES, Bind, Launch, Tmpfs
 from moorage_agent.runtime.request import Confinement, StartRequest
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -136,8 +136,14 @@ def _mounts(launch: Launch) -> list[tuple[object, ...]]:
             found.append(("bind", mount.target.encode(), place, mount.read_only, _is_directory(mount)))
             place += 1
         else:
-            found.append(("tmpfs", mount.target.encode(), mount.size or 0, mount.mode))
+            found.append(("tmpfs", mount.target.encode(), _tmpfs_size(mount, launch.resources.memory_limit), mount.mode, mount.read_only))
     return found
+
+
+def _tmpfs_size(tmpfs: Tmpfs, memory_limit: int | None) -> int | None:
+    """None: the kernel's own default, half of the host's memory. Never 0, which the kernel takes for no limit at all."""
+    size = memory_limit // 2 if tmpfs.size is None and memory_limit is not None else tmpfs.size
+    return None if size is None else max(size, 1)
 
 
 def _is_directory(bind: Bind) -> bool:

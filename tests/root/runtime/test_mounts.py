@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moorage_agent.protocol import Security
+from moorage_agent.protocol import Resources, Security
 from moorage_agent.runtime import linux
 from moorage_agent.runtime.launch import Bind, Tmpfs
 
-from tests.root.runtime.conftest import Make
+from tests.root.runtime.conftest import Make, Run
 from tests.root.runtime.host import Host
 
 DRIVER = Path(__file__).with_name("shared_mount_driver.py")
@@ -64,3 +65,26 @@ def test_a_bind_of_a_shared_mount_is_private_on_any_kernel(tmp_path: Path, attri
     assert done.returncode == 0, done.stderr
     options = "ro,nosuid,relatime" if attributes else "rw,relatime"
     assert done.stdout.splitlines() == ["/source rw,relatime", f"/target {options}", f"/other {options}", "/target/secret rw,relatime"]
+
+
+HALF_OF_HOST_KB = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // 1024
+
+
+@pytest.mark.parametrize(
+    ("size", "memory_limit", "kib"), [(1 << 20, 16 << 20, 1024), (None, 16 << 20, 8192), (None, None, HALF_OF_HOST_KB), (0, None, 4)]
+)
+async def test_a_tmpfs_has_a_size_whether_told_or_not(run: Run, size: int | None, memory_limit: int | None, kib: int) -> None:
+    resources = Resources(memory_limit=memory_limit)
+    container = await run("df -k /scratch | tail -1 | tr -s ' ' | cut -d' ' -f2", mounts=(Tmpfs("/scratch", size),), resources=resources)
+    assert int(container.output()) == pytest.approx(kib, rel=0.001)
+
+
+async def test_a_read_only_tmpfs_is_empty_but_for_what_is_mounted_in_it(run: Run, host: Host) -> None:
+    source = host.folder / "inside-a-tmpfs"
+    source.write_text("inside")
+    mounts = (Tmpfs("/conf", read_only=True), Bind(str(source), "/conf/d/one", read_only=True), Tmpfs("/conf/run"))
+    container = await run("exec 2>&1; touch /conf/x; touch /conf/run/x; find /conf | sort; cat /conf/d/one", mounts=mounts)
+    assert container.output().splitlines() == [
+        "touch: /conf/x: Read-only file system",
+        *("/conf", "/conf/d", "/conf/d/one", "/conf/run", "/conf/run/x", "inside"),
+    ]
