@@ -11,6 +11,7 @@ EXPECTED: Final = (
     "compression.zstd came with Python 3.14",
     "the kernel forgets exit codes of processes that were waited for",
     "int 0x80 is of x86",
+    "the kernel has no FUSE",
     "Python [0-9.]+ is not on this machine",
 )
 

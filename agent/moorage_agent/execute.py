@@ -11,16 +11,18 @@ from collections.abc import Callable
 
 from moorage_agent.engine import Images, Runtime
 from moorage_agent.errors import AgentError, HostLacks, InvalidTask, StartFailed
-from moorage_agent.materials import gather, lacks_volumes, make_volumes
+from moorage_agent.materials import binds, gather, lacks_volumes, make_volumes
 from moorage_agent.merge import launch_of
 from moorage_agent.needs import check_needs
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import Feature, Restart, TaskSpec
 from moorage_agent.restart import after_exit
 from moorage_agent.runtime.launch import Launch
+from moorage_agent.silence import look_at
 from moorage_agent.state import TaskStore
 from moorage_agent.steps import BeginStop, Finish, Kill, NoteExit, Prepare, Remove, Start
 from moorage_agent.task_state import Moment, Record, Seen, Stop, Trouble
+from moorage_agent.volumes import check_binds
 from moorage_agent.world import TaskState, World
 
 log = logging.getLogger("moorage.execute")
@@ -100,7 +102,7 @@ class Executor:
             check_needs(state.spec, self._features())
             self._store.save_spec(state.spec)
             await self._make_volumes(state.spec)
-            state.launch = self._resolve(state)
+            state.launch = await self._resolve(state)
             if state.spec.desired_state == "Ready" and not state.record.ready:
                 self._save(state, dataclasses.replace(state.record, ready=True))
             state.prepared = True
@@ -111,7 +113,7 @@ class Executor:
         """Raises nothing: a failure is left in the task's trouble."""
         state = self._world.tasks[step.uid]
         try:
-            launch = state.launch = state.launch or self._resolve(state)
+            launch = state.launch = state.launch or await self._resolve(state)
             record = dataclasses.replace(state.record, run=step.run, boot_id=self._clock().boot_id, stop=None)
             self._save(state, record)
             started = await self._runtime.start(dataclasses.replace(launch, run=step.run))
@@ -129,13 +131,20 @@ class Executor:
         await asyncio.get_running_loop().run_in_executor(None, self._store.remove, step.uid)
         self._world.forget(step.uid)
 
-    def _resolve(self, state: TaskState) -> Launch:
+    async def _resolve(self, state: TaskState) -> Launch:
         assert state.spec is not None
+        await self._check_binds(state.spec)
         image = self._images.get(state.spec.image.digest)
         if image is None:
             raise AgentError("ImageGone", f"image {state.spec.image.digest} was removed from this host")
-        materials = gather(state.spec, values=self._world.values, node_name=self._node_name)
+        materials = gather(state.spec, values=self._world.values)
         return launch_of(state.spec, image, materials, paths=self._paths, node_name=self._node_name)
+
+    async def _check_binds(self, spec: TaskSpec) -> None:
+        """Beside the loop, where there are any: the file system of one may be dead."""
+        sources = binds(spec, node_name=self._node_name)
+        if sources:
+            await look_at(", ".join(sources.values()), lambda: check_binds(sources))
 
     async def _make_volumes(self, spec: TaskSpec) -> None:
         """Beside the loop, where there is something to make: it may have much to copy."""

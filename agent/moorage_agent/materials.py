@@ -1,4 +1,4 @@
-"""Makes what a container is given: volumes, files from values; checks that bind sources exist."""
+"""Makes what a container is given: volumes, files from values; and names the paths of the host it binds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moorage_agent.protocol import TaskSpec
 from moorage_agent.task_state import signal_number
 from moorage_agent.templates import names_of
 from moorage_agent.values import ValueStore
-from moorage_agent.volumes import check_bind, make_volume
+from moorage_agent.volumes import make_volume
 
 
 def make_volumes(task: TaskSpec, layers: Sequence[str], *, paths: Paths, node_name: str) -> None:
@@ -29,15 +29,17 @@ def lacks_volumes(task: TaskSpec, *, paths: Paths, node_name: str) -> bool:
     return not all(os.path.isdir(paths.volume(key)) for key in keys)
 
 
-def gather(task: TaskSpec, *, values: ValueStore, node_name: str) -> Materials:
-    """What else the launch of `task` refers to, present on this host. Raises InvalidTask, AgentError (ValueMissing), OSError."""
+def binds(task: TaskSpec, *, node_name: str) -> dict[str, str]:
+    """Paths of the host that `task` mounts, by target. Raises InvalidTask."""
+    names = names_of(task, node_name)
+    return {mount.target: mount_source(mount, names) for mount in task.container.mounts if mount.kind == "bind"}
+
+
+def gather(task: TaskSpec, *, values: ValueStore) -> Materials:
+    """What else the launch of `task` refers to, but its binds. Raises InvalidTask, AgentError (ValueMissing), OSError."""
     container = task.container
     if container.stop_signal:
         signal_number(container.stop_signal)
-    names = names_of(task, node_name)
-    for mount in container.mounts:
-        if mount.kind == "bind":
-            check_bind(mount_source(mount, names), target=mount.target)
     return Materials(
         env={variable.key: values.get(variable.key) for variable in container.env if variable.key is not None},
         files={file: values.file(file.key, uid=file.uid, gid=file.gid, mode=file.mode) for file in container.files},

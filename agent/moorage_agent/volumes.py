@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from moorage_agent.errors import InvalidTask
 from moorage_agent.paths import Paths
@@ -50,11 +50,23 @@ def volume_keys(paths: Paths) -> tuple[str, ...]:
 
 
 def check_bind(source: str, *, target: str) -> None:
-    """Raises InvalidTask when a bind mount's source is no absolute path, or does not exist on this host."""
+    """Raises InvalidTask when a bind mount's source is no absolute path, or does not exist on this host; OSError when nobody can tell.
+
+    Takes as long as the file system does.
+    """
     if not source.startswith("/") or "\0" in source or ".." in source.split("/"):
         raise InvalidTask("InvalidMount", f"bind source {source!r} of {target} must be an absolute path without '..'")
-    if not os.path.lexists(source):
-        raise InvalidTask("BindSourceMissing", f"bind source {source} of {target} does not exist on this host; create it, or use a volume")
+    try:
+        os.lstat(source)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = f"bind source {source} of {target} does not exist on this host; create it, or use a volume"
+        raise InvalidTask("BindSourceMissing", what) from error
+
+
+def check_binds(sources: Mapping[str, str]) -> None:
+    """check_bind for each; `sources` by target."""
+    for target, source in sources.items():
+        check_bind(source, target=target)
 
 
 def _names(directory: str) -> list[str]:

@@ -18,12 +18,13 @@ from moorage_agent.paths import Paths
 from moorage_agent.protocol import Feature
 from moorage_agent.runtime import apparmor, cgroup, observed, record, supervisor
 from moorage_agent.runtime.abilities import features, look
+from moorage_agent.runtime.binds import close_binds, open_binds
 from moorage_agent.runtime.client import ZygoteClient, ZygoteGone
 from moorage_agent.runtime.launch import Launch
 from moorage_agent.runtime.observed import ContainerState
 from moorage_agent.runtime.output import Output
 from moorage_agent.runtime.request import StartRequest
-from moorage_agent.runtime.wish import open_binds, start_request
+from moorage_agent.runtime.wish import start_request
 from moorage_agent.runtime.witness import Witness
 
 __all__ = ["ContainerState", "ExecResult", "Runtime", "Started", "Stuck"]
@@ -102,7 +103,7 @@ class Runtime:
     async def start(self, launch: Launch) -> Started:
         """Start it with a fresh root. Returns once the program runs; the same run, already running, is returned as it is.
 
-        Raises InvalidTask, HostLacks or AgentError before anything happened, StartFailed after.
+        Raises InvalidTask, HostLacks or plain AgentError before anything happened, StartFailed after.
         """
         launch.check()
         seen = observed.observe_one(self.paths, launch.uid, self._boot_id)
@@ -112,18 +113,21 @@ class Runtime:
             await self.ensure_zygote()
         facts = await self._client.facts()
         self._witness.listen()
-        request = start_request(launch, facts.controllers, app_armor=self._app_armor or "")
-        await self._make_room(launch.uid)
-        answer = await self._ask_start(launch, request)
+        binds = await open_binds(launch, self.paths)
+        try:
+            request = start_request(launch, binds, facts.controllers, app_armor=self._app_armor or "")
+            await self._make_room(launch.uid)
+            answer = await self._ask_start(launch, request, [bind.fd for bind in binds])
+        finally:
+            close_binds(binds)
         if "pid" not in answer:
             raise _start_failed(launch, answer)
         pid, started_ns = int(str(answer["pid"])), int(str(answer["started_ns"]))
         self._witness.watch(launch.uid, launch.run, pid)
         return Started(pid, started_ns / 1e9)
 
-    async def _ask_start(self, launch: Launch, request: StartRequest) -> dict[str, object]:
+    async def _ask_start(self, launch: Launch, request: StartRequest, binds: list[int]) -> dict[str, object]:
         """Ask again if the zygote died before it took the request up."""
-        binds = open_binds(launch)
         try:
             try:
                 return await self._client.ask(f"start {launch.uid}", request, binds)
@@ -136,9 +140,6 @@ class Runtime:
             raise StartFailed(
                 125, "zygote", errno.ECHILD, f"cannot start container {launch.uid}: {error}; it is safe to try again"
             ) from error
-        finally:
-            for fd in binds:
-                os.close(fd)
 
     def _is_begun(self, launch: Launch) -> bool:
         """True also of what was begun and came to an end: its root and its cgroups have the names that another try would want."""

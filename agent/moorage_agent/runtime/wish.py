@@ -1,19 +1,18 @@
-"""From a Launch to what the zygote is sent: names become numbers, paths become detached mounts, policy becomes lists. The daemon's side."""
+"""From a Launch to what the zygote is sent: names become numbers, policy becomes lists. The daemon's side."""
 
 from __future__ import annotations
 
 import glob
 import os
-import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from moorage_agent.errors import HostLacks, InvalidTask
 from moorage_agent.runtime import capabilities, limits, linux, seccomp
+from moorage_agent.runtime.binds import HOST_SHM, OpenBind
 from moorage_agent.runtime.launch import DEFAULT_SHM_BYTES, Bind, Launch, Tmpfs
 from moorage_agent.runtime.request import Confinement, StartRequest
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-HOST_SHM = "/dev/shm"  # noqa: S108  not a temporary file: what processes of one IPC namespace share
 DEFAULT_NOFILE = (limits.RLIMITS["nofile"], 1024, 524288)  # systemd's: programs that close every possible descriptor stay quick
 
 # Docker's lists: what the kernel shows of the host there is no container's business.
@@ -24,7 +23,7 @@ MASKED = (
 READ_ONLY = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger".split()
 
 
-def start_request(launch: Launch, versions: Mapping[str, int], *, app_armor: str) -> StartRequest:
+def start_request(launch: Launch, binds: Sequence[OpenBind], versions: Mapping[str, int], *, app_armor: str) -> StartRequest:
     """`versions`: which cgroup version holds each controller. `app_armor`: the profile loaded on this host, "" without one."""
     security = launch.security
     nodes = limits.device_nodes(security.devices)
@@ -43,7 +42,7 @@ def start_request(launch: Launch, versions: Mapping[str, int], *, app_armor: str
         "isolated_network": isolated,
         "private_pid": not host_pid,
         "private_ipc": not host_ipc,
-        "mounts": _mounts(launch),
+        "mounts": _mounts(launch, binds),
         "files": _files(launch),
         "devices": nodes,
         "device_rules": limits.device_rules(security, nodes),
@@ -124,8 +123,8 @@ def _hostname(launch: Launch) -> str:
     return launch.hostname or launch.uid[:13].rstrip("-")
 
 
-def _mounts(launch: Launch) -> list[tuple[object, ...]]:
-    """Binds are named by the place of their descriptor, see open_binds."""
+def _mounts(launch: Launch, binds: Sequence[OpenBind]) -> list[tuple[object, ...]]:
+    """Binds are named by the place of their descriptor, see binds.py."""
     found: list[tuple[object, ...]] = []
     place = 0
     if launch.security.ipc == "Host":
@@ -133,7 +132,7 @@ def _mounts(launch: Launch) -> list[tuple[object, ...]]:
         place += 1
     for mount in launch.mounts:
         if isinstance(mount, Bind):
-            found.append(("bind", mount.target.encode(), place, mount.read_only, _is_directory(mount)))
+            found.append(("bind", mount.target.encode(), place, mount.read_only, binds[place].directory))
             place += 1
         else:
             found.append(("tmpfs", mount.target.encode(), _tmpfs_size(mount, launch.resources.memory_limit), mount.mode, mount.read_only))
@@ -144,28 +143,6 @@ def _tmpfs_size(tmpfs: Tmpfs, memory_limit: int | None) -> int | None:
     """None: the kernel's own default, half of the host's memory. Never 0, which the kernel takes for no limit at all."""
     size = memory_limit // 2 if tmpfs.size is None and memory_limit is not None else tmpfs.size
     return None if size is None else max(size, 1)
-
-
-def _is_directory(bind: Bind) -> bool:
-    try:
-        return stat.S_ISDIR(os.stat(bind.source).st_mode)
-    except OSError as error:
-        raise InvalidTask("NoSuchMountSource", f"cannot bind {bind.source} on {bind.target}: {error.strerror} on this host") from error
-
-
-def open_binds(launch: Launch) -> list[int]:
-    """Detached copies of what is bound, from the host's own mount namespace; the zygote's is lean. The caller closes them."""
-    sources = [HOST_SHM] if launch.security.ipc == "Host" else []
-    sources += [mount.source for mount in launch.mounts if isinstance(mount, Bind)]
-    flags = linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_RECURSIVE
-    fds: list[int] = []
-    try:
-        fds.extend(linux.open_tree(linux.AT_FDCWD, source, flags) for source in sources)
-    except OSError as error:
-        for fd in fds:
-            os.close(fd)
-        raise InvalidTask("NoSuchMountSource", f"cannot bind {error.filename}: {error.strerror}") from error
-    return fds
 
 
 def _files(launch: Launch) -> list[tuple[bytes, bytes, bytes]]:

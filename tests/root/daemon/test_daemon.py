@@ -13,6 +13,7 @@ import pytest
 from moorage_agent.protocol import Container, DataFile, EnvVar, Healthcheck, Mount, Restart, TaskSpec
 
 from tests.root.daemon.agent_host import AgentHost, Operator
+from tests.root.dead_mount import DeadMount
 
 pytestmark = pytest.mark.root
 
@@ -200,6 +201,25 @@ def test_configs_volumes_and_binds_reach_the_container(host: AgentHost, tmp_path
     operator.push()
     operator.wait("removal", lambda: task.uid in operator.removed)
     assert copy.exists()
+
+
+def test_a_bind_whose_file_system_is_dead_is_named_and_the_others_go_on(host: AgentHost, tmp_path: Path) -> None:
+    dead = DeadMount(tmp_path / "dead")
+    try:
+        host.start()
+        operator = host.connect()
+        mount = Mount("/bound", "bind", str(dead.folder))
+        restart = Restart(delay_s=0.1, max_delay_s=0.1)
+        stuck = [host.task(operator, container=Container(command=SLEEP, mounts=(mount,), restart=restart)) for _ in range(20)]
+        operator.push(*stuck)
+        more = host.task(operator, *SLEEP)
+        operator.push(*stuck, more)
+        operator.wait_state("Running", more)
+        operator.wait("they say why", lambda: all(operator.tasks[one.uid].reason == "BindSourceSilent" for one in stuck))
+        dead.unmount()
+        operator.wait_state("Running", *stuck)
+    finally:
+        dead.unmount()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from moorage_agent.errors import AgentError
 from moorage_agent.protocol import Resources, Security
 from moorage_agent.runtime import linux
 from moorage_agent.runtime.launch import Bind, Tmpfs
 
+from tests.root.dead_mount import DeadMount
 from tests.root.runtime.conftest import Make, Run
 from tests.root.runtime.host import Host
 
@@ -88,3 +91,16 @@ async def test_a_read_only_tmpfs_is_empty_but_for_what_is_mounted_in_it(run: Run
         "touch: /conf/x: Read-only file system",
         *("/conf", "/conf/d", "/conf/d/one", "/conf/run", "/conf/run/x", "inside"),
     ]
+
+
+async def test_a_bind_that_does_not_answer_keeps_no_other_container_waiting(make: Make, run: Run, host: Host) -> None:
+    dead = DeadMount(host.folder / "dead")
+    try:
+        waiting = asyncio.create_task(make("/bin/true", mounts=(Bind(f"{dead.folder}/data", "/data"),)).start())
+        assert (await run("echo on and on")).output() == "on and on\n"
+        assert not waiting.done()
+        dead.give_up()
+        with pytest.raises(AgentError, match=f"cannot bind {dead.folder}/data on /data"):
+            await waiting
+    finally:
+        dead.unmount()
