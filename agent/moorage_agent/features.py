@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from moorage_agent.protocol import Feature
 
 CAP_SYS_ADMIN, CAP_SYS_RESOURCE, CAP_NET_ADMIN = 21, 24, 12
-NEEDED = ("overlay", "seccomp", "pids", "memory", "cpu", "SYS_ADMIN", "clone3", "openat2")
+NEEDED = ("overlay", "seccomp", "pids", "memory", "cpu", "SYS_ADMIN", "kernel")
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,7 @@ def features(host: Host) -> tuple[Feature, ...]:
         _overlay(host),
         _feature("seccomp", "Seccomp:" in host.status, "the kernel has no CONFIG_SECCOMP: system calls of containers cannot be filtered"),
         *(_controller(host, name) for name in ("memory", "cpu", "pids", "cpuset", "devices")),
-        _kernel(host, "clone3", (5, 3), "containers cannot be started"),
-        _kernel(host, "openat2", (5, 6), "paths inside containers are resolved more slowly"),
-        _kernel(host, "fsconfig", (5, 2), "mounts are made the old way"),
+        _kernel(host, "kernel", (5, 8), "no container can be started in its cgroup (5.7), and no command in a container"),
         _kernel(host, "idmapped-mounts", (5, 12), "user namespaces cannot share layers and volumes"),
         _feature("user-namespaces", host.user_namespaces.strip() not in ("", "0"), "user.max_user_namespaces is 0 or absent"),
         _feature("apparmor", host.apparmor.startswith("Y"), "the kernel runs no AppArmor: the profile of containers is not enforced"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,7 +48,7 @@ def test_a_whole_host_lacks_nothing() -> None:
         ({"filesystems": "\text4\n"}, "overlay", "modprobe overlay"),
         ({"controllers": "cpu pids"}, "memory", "no cgroup hierarchy with memory"),
         ({"controllers": "cpu pids", "cgroups": "memory\t0\t1\t0\n"}, "memory", "cgroup_enable=memory"),
-        ({"kernel": "5.4.0-generic"}, "openat2", "older than 5.6"),
+        ({"kernel": "5.4.0-generic"}, "kernel", "older than 5.8"),
         ({"status": "CapEff:\t000001fffeffffff\nSeccomp:\t0\n"}, "SYS_RESOURCE", "CAP_SYS_RESOURCE"),
         ({"apparmor": ""}, "apparmor", "AppArmor"),
         ({"user_namespaces": "0\n"}, "user-namespaces", "max_user_namespaces"),
@@ -61,6 +62,12 @@ def test_what_is_missing_is_named_with_its_cost(changes: dict[str, str], lacking
 
 def test_only_some_features_keep_every_container_from_starting() -> None:
     assert [one.name for one in missing(features(host(filesystems="", apparmor="")))] == ["overlay"]
+
+
+@pytest.mark.parametrize(("release", "lacking"), [("5.7.19", ["kernel"]), ("5.8.0-63-generic", [])])
+def test_the_oldest_kernel_is_the_one_the_readme_names(release: str, lacking: list[str]) -> None:
+    assert [one.name for one in missing(features(host(kernel=release)))] == lacking
+    assert "\nLinux 5.8 or newer" in (Path(__file__).parents[2] / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

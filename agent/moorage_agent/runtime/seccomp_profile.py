@@ -1,7 +1,7 @@
 """Which system calls a container may make: Docker's default, as data.
 
 Source: moby/profiles, seccomp/default.json (its defaults of 2026: address families by name, clone3 answered with ENOSYS). Left out are
-names only 32-bit processes have, since those are refused here. Docker asks for Linux 4.8 before it allows ptrace; we need 5.4 anyway.
+names only 32-bit processes have, since those are refused here. Docker asks for Linux 4.8 before it allows ptrace; we need 5.8 anyway.
 """
 
 from __future__ import annotations

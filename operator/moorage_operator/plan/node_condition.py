@@ -20,7 +20,7 @@ from moorage_operator.plan.node_contact import SILENT_AFTER_S, Contact, answers,
 from moorage_operator.plan.node_removal import RemovalStep
 
 # Without these no container is started there, or none that is kept to its limits.
-NEEDED_FEATURES: Final = frozenset(("overlay", "seccomp", "pids", "memory", "cpu", "SYS_ADMIN", "clone3"))
+NEEDED_FEATURES: Final = frozenset(("overlay", "seccomp", "pids", "memory", "cpu", "SYS_ADMIN", "kernel"))
 
 # A person has to change the Node or the host; trying again does not help.
 STALLED: Final = frozenset(

@@ -54,7 +54,7 @@ class Size:
 
 
 def facts(number: int) -> HostFacts:
-    present = ("overlay", "seccomp", "pids", "memory", "cpu", "SYS_ADMIN", "clone3", "user-namespaces")
+    present = ("overlay", "seccomp", "pids", "memory", "cpu", "SYS_ADMIN", "kernel", "user-namespaces")
     return HostFacts(
         host_id=f"host-{number}",
         hostname=node_name(number),
