@@ -62,6 +62,15 @@ async def test_containers_do_not_notice_the_death_of_the_zygote(make: Make, host
     assert container.output() == "".join(f"line {number}\n" for number in range(300))
 
 
+async def test_a_terminal_ends_with_its_supervisor_and_the_exit_code_is_kept(make: Make, runtime: Runtime) -> None:
+    container = make("/bin/sh", "-c", "trap 'exit 8' HUP; echo up; while :; do usleep 10000; done", tty=True)
+    await container.start()
+    await container.until_output("up")
+    os.kill(supervisor_of(container), signal.SIGKILL)
+    assert (await container.ended()).exit.code == 8  # type: ignore[union-attr]
+    assert container.output() == "up\r\n"
+
+
 async def test_container_whose_supervisor_died_is_adopted(make: Make, runtime: Runtime) -> None:
     container = make("/bin/sh", "-c", COUNTING)
     started = await container.start()
