@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import gc
 import os
+import resource
 import signal
 import sys
 import time
@@ -38,6 +39,7 @@ def serve(paths: Paths, *, ready_fd: int | None = None) -> int:
     journal.write_log_to_stderr()
     os.umask(0o077)
     _be_killed_last()
+    _allow_many_descriptors()
     paths.make()
     lock = hold_lock(paths)
     try:
@@ -72,6 +74,12 @@ def _be_killed_last() -> None:
     """When memory is short a container shall go before its keeper. Refused without CAP_SYS_RESOURCE, which is no reason not to serve."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("-900")
+
+
+def _allow_many_descriptors() -> None:
+    """The zygote inherits it. Each container costs one descriptor here and two there; the usual 1024 would end with some 500 of them."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _serve(paths: Paths, ready_fd: int | None) -> None:

@@ -111,6 +111,10 @@ class AgentHost:
         """The first process of every container of this agent, in whatever cgroup it is."""
         return {pid for pid in self._processes() if _is_first(pid) and f"/{self.paths.cgroup_root}" in _text(str(pid), "cgroup")}
 
+    @property
+    def zygote_pid(self) -> int:
+        return next(pid for pid in self._processes() if _text(str(pid), "comm") == "moorage-zygote\n")
+
     def _processes(self) -> list[int]:
         """The daemon, zygote and shims (their arguments name our directories), and all in cgroups of this agent."""
         found = []

@@ -34,6 +34,24 @@ def sleeping(host: AgentHost) -> tuple[Operator, TaskSpec]:
     return operator, task
 
 
+def test_the_number_of_containers_is_not_limited_by_descriptors(host: AgentHost) -> None:
+    """A container gets the usual limits all the same."""
+    host.start()
+    operator = host.connect()
+    task = host.task(operator, "sh", "-c", f"ulimit -n; {SLEEP[2]}")
+    operator.push(task)
+    operator.wait_state("Running", task)
+    for pid in (host.pid, host.zygote_pid):
+        soft, hard = descriptor_limits(pid)
+        assert soft == hard
+    eventually(lambda: "1024" in host.lines(task.uid))
+
+
+def descriptor_limits(pid: int) -> tuple[str, str]:
+    lines = Path(f"/proc/{pid}/limits").read_text(encoding="ascii").splitlines()
+    return tuple(next(line for line in lines if line.startswith("Max open files")).split()[3:5])  # type: ignore[return-value]
+
+
 def test_a_container_runs_from_a_document_and_goes_with_it(host: AgentHost) -> None:
     host.start()
     operator = host.connect()
