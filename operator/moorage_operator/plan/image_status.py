@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Final
 
 from moorage_agent.protocol import Healthcheck, ImageReport, ResolvedImage
@@ -19,6 +20,12 @@ from moorage_operator.plan.image_source import source_text
 MAX_FAILURES: Final = 16
 MAX_LAYERS: Final = 256
 MAX_MESSAGE: Final = 1024
+MAX_PLATFORMS: Final = 64
+MAX_LINE: Final = 256
+MAX_TEXT: Final = 4096
+MAX_TEXTS: Final = 512
+MAX_PORTS: Final = 128
+MAX_LABELS: Final = 256
 NEWS_EVERY: Final = timedelta(seconds=2)
 
 # The agent's words for what is wrong with the manifest or the image itself, so that no retry can help.
@@ -43,7 +50,7 @@ def resolved_status(image: Image, answer: ResolvedImage, *, now: datetime) -> Im
         "short_digest": answer.digest.removeprefix("sha256:")[:12],
         "platform": answer.platform,
         "asked_platform": None if image.spec.registry is None else image.spec.registry.platform,
-        "platforms": answer.platforms[:64],
+        "platforms": tuple(platform[:MAX_LINE] for platform in answer.platforms[:MAX_PLATFORMS]),
         "size": memory_text(answer.size),
         "size_bytes": answer.size,
         "layer_count": len(answer.layers),
@@ -141,23 +148,28 @@ def _progress(reports: Iterable[ImageReport]) -> Progress | None:
 
 
 def _config(seen: SeenConfig) -> ImageConfig:
+    """For people, and no longer than the API server takes it: what runs is what the image says, not this."""
     return ImageConfig(
-        entrypoint=seen.entrypoint or (),
-        command=seen.command or (),
-        env=seen.env,
-        user=seen.user or None,
-        working_dir=seen.working_dir or None,
-        ports=seen.ports,
-        volumes=seen.volumes,
-        stop_signal=seen.stop_signal,
+        entrypoint=_texts(seen.entrypoint),
+        command=_texts(seen.command),
+        env=_texts(seen.env),
+        user=seen.user[:MAX_LINE] or None,
+        working_dir=seen.working_dir[:MAX_TEXT] or None,
+        ports=tuple(port[:MAX_LINE] for port in seen.ports[:MAX_PORTS]),
+        volumes=_texts(seen.volumes),
+        stop_signal=None if seen.stop_signal is None else seen.stop_signal[:MAX_LINE],
         healthcheck=None if seen.healthcheck is None else _healthcheck(seen.healthcheck),
-        labels=seen.labels,
+        labels={name: text[:MAX_TEXT] for name, text in islice(seen.labels.items(), MAX_LABELS) if len(name) <= MAX_LINE},
     )
+
+
+def _texts(said: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(text[:MAX_TEXT] for text in (said or ())[:MAX_TEXTS])
 
 
 def _healthcheck(seen: Healthcheck) -> ImageHealthcheck:
     return ImageHealthcheck(
-        command=seen.exec or (),
+        command=_texts(seen.exec),
         interval=f"{seen.interval_s:g}s",
         timeout=f"{seen.timeout_s:g}s",
         retries=seen.retries,

@@ -100,6 +100,26 @@ def test_a_new_reference_is_looked_up_for_the_node_that_is_asked() -> None:
     assert plan.resolve.source == ImageSource("Registry", reference="app:2")
 
 
+def test_what_an_image_says_of_itself_is_shortened_to_what_a_status_may_hold() -> None:
+    """Anything else would be refused by the API server, and the image never pinned."""
+    long, many = "x" * 40000, tuple("x" * 5000 for _ in range(600))
+    config = protocol.ImageConfig(
+        entrypoint=many,
+        command=many,
+        env=many,
+        user=long,
+        working_dir=long,
+        ports=many,
+        volumes=many,
+        stop_signal=long,
+        healthcheck=protocol.Healthcheck(exec=many),
+        labels={f"{number}": long for number in range(300)} | {long: ""},
+    )
+    status = resolved_status(image(), replace(ANSWER, config=config, platforms=many), now=NOON)
+    assert ImageStatus.model_validate(status.wire()) == status
+    assert status.digest == DIGEST
+
+
 def test_a_drained_node_can_still_be_asked() -> None:
     assert plan_image(image(), nodes("n1", availability="Drain"), (), now=NOON).resolve is not None
 
