@@ -34,8 +34,10 @@ class Conversation:
         self._claim: Claim | None = None
         self._revision = 0
 
-    async def introduce(self, bound: dict[str, Any] | None) -> None:
-        """`bound`: whom the agent says it obeys."""
+    async def introduce(self, bound: dict[str, Any] | None) -> NodeReport:
+        """Say who we are to an agent that says it obeys `bound`. Until it has accepted us, which its first report tells, nothing else is
+        said: the host may be somebody else's. Raises AgentError with its refusal.
+        """
         claim = self._claim = self._desk.claim(self._uid, bound)
         self._revision = int((bound or {}).get("revision") or 0)
         await self.wire.send(
@@ -48,15 +50,25 @@ class Conversation:
                 "adopt": claim.adopt,
             }
         )
+        async for message, _payload in self.wire.messages():
+            match message["type"]:
+                case "report":
+                    return from_wire(NodeReport, message["report"])
+                case "refused":
+                    await self._refused(message)
+                case "error":
+                    raise AgentError(str(message.get("message")), reason=str(message.get("code")))
+        raise Unreachable("the agent ended the connection")
 
-    async def run(self) -> None:
-        """Until the connection ends or the agent refuses us; the first failure of any part ends them all.
+    async def run(self, report: NodeReport) -> None:
+        """From the first report until the connection ends or the agent refuses us; the first failure of any part ends them all.
 
         No TaskGroup: in early Python 3.11 (Debian 12's) the task that had a failed one stays marked as cancelled, and its next time limit
         ends it.
         """
         self._dirty.set()
-        parts = [asyncio.create_task(part) for part in (self._receive(), self._push_documents(), self._beat())]
+        self._take(report)
+        parts = [asyncio.create_task(part) for part in (self._push_documents(), self._receive(), self._beat())]
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_EXCEPTION)
             for part in done:
@@ -82,10 +94,7 @@ class Conversation:
             self._standing.note(last_frame_at=self.wire.last_frame_at)
             match message["type"]:
                 case "report":
-                    report = from_wire(NodeReport, message["report"])
-                    if report.facts is not None:
-                        self._standing.note(facts=report.facts)
-                    self._desk.on_report(self._uid, report)
+                    self._take(from_wire(NodeReport, message["report"]))
                 case "accepted" | "resolved" | "done":
                     self.wire.answered(message)
                 case "need":
@@ -102,10 +111,19 @@ class Conversation:
                     await self.wire.send({"type": "error", "code": "UnknownMessage", "message": f"this operator does not know {unknown!r}"})
         raise Unreachable("the agent ended the connection")
 
+    def _take(self, report: NodeReport) -> None:
+        if report.facts is not None:
+            self._standing.note(facts=report.facts)
+        self._desk.on_report(self._uid, report)
+
     async def _refused(self, message: dict[str, Any]) -> None:
         code = str(message.get("code"))
         if code == "StaleEpoch":
-            await self._desk.on_newer_epoch(self._uid, int(message.get("epoch") or 0))
+            try:
+                await self._desk.on_newer_epoch(self._uid, int(message.get("epoch") or 0))
+            except MoorageError as error:
+                log.warning("the epoch is not raised", extra={"node": self._uid, "error": str(error)})
+        self._standing.note(last_frame_at=self.wire.last_frame_at)
         raise AgentError(str(message.get("message")), reason=code)
 
     async def _answer(self, key: str) -> None:

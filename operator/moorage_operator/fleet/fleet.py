@@ -60,13 +60,16 @@ class Fleet:
         self._running[uid] = asyncio.create_task(session.run(), name=f"session-{uid}")
 
     async def drop(self, uid: str) -> None:
-        """End the session; nothing changes on the host."""
+        """End the session; nothing changes on the host. A second Node of the same host may have it now."""
         self._sessions.pop(uid, None)
         running = self._running.pop(uid, None)
         if running is not None:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             self._desk.forget(uid)
+        for session in self._sessions.values():
+            if session.link.reason == "DuplicateHost" and (session.link.bound or {}).get("nodeUid") == uid:
+                session.hurry()
 
     async def drop_all(self) -> None:
         await asyncio.gather(*(self.drop(uid) for uid in list(self._sessions)))

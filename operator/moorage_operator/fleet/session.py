@@ -63,11 +63,16 @@ class Session:
     def link(self) -> Link:
         return self._standing.link
 
+    @property
+    def target(self) -> Target:
+        return self._target
+
     def retarget(self, target: Target) -> None:
         """Use another address, key or pin from now on. A session that stands is kept unless it would go elsewhere."""
         if target == self._target:
             return
-        moved = replace(target, host_keys=(), policy=self._target.policy) != replace(self._target, host_keys=())
+        before = replace(self._target, host_keys=(), policy=target.policy, adopt=target.adopt)
+        moved = replace(target, host_keys=()) != before
         self._target = target
         self._wake.set()
         if moved:
@@ -165,26 +170,25 @@ class Session:
                 async with asyncio.timeout(HELLO_WITHIN_S):
                     await wire.load(self._archive)
                     hello = await wire.hello()
-                    await talk.introduce(hello.get("bound"))
+                    self._upgrading = False
+                    facts, bound = from_wire(HostFacts, hello["facts"]), hello.get("bound")
+                    self._standing.note(facts=facts, bound=bound)
+                    report = await talk.introduce(bound)
             except TimeoutError as error:
                 raise Unreachable(f"the agent did not introduce itself within {HELLO_WITHIN_S:g} s") from error
-            self._upgrading = False
             self._talk = talk
-            self._say_connected(hello)
+            self._say_connected(facts)
             try:
-                await talk.run()
+                await talk.run(report)
             finally:
                 self._talk = None
                 wire.fail(Unreachable("the connection to the node ended"))
 
-    def _say_connected(self, hello: dict[str, Any]) -> None:
-        facts = from_wire(HostFacts, hello["facts"])
+    def _say_connected(self, facts: HostFacts) -> None:
         self._standing.tell(
             connected=True,
             reason="",
             message="",
             last_frame_at=self._clock(),
-            facts=facts,
-            bound=hello.get("bound"),
             upgrade_failed="" if facts.agent_version == self._archive.sha256 else self.link.upgrade_failed,
         )

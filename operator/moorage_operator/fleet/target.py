@@ -19,7 +19,10 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Target:
-    """One host: where it is, who we are there, and which host keys it may show (CA keys under CertificateAuthority)."""
+    """One host: where it is, who we are there, and which host keys it may show (CA keys under CertificateAuthority).
+
+    adopt: take it though it is bound to another swarm or Node.
+    """
 
     host: str
     user: str
@@ -28,6 +31,7 @@ class Target:
     host_keys: tuple[str, ...] = ()
     policy: HostKeyPolicy = "Pinned"
     become: Become = "Auto"
+    adopt: bool = False
     jump: Target | None = None
 
     @property

@@ -23,6 +23,7 @@ async def target_of(node: Node, world: World, *, depth: int = 0) -> Target:
         host_keys=ssh.host_keys,
         policy=ssh.host_key_policy,
         become=ssh.become,
+        adopt=node.spec.adopt,
         jump=await _jump(node, credentials, world, depth),
     )
 

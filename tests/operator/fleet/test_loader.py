@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from moorage_operator.errors import AuthenticationFailed, Refused
+from moorage_operator.errors import AgentError, AuthenticationFailed, Refused
 from moorage_operator.fleet import loader
 from moorage_operator.fleet.archive import Archive, agent_archive, archive_of
 from moorage_operator.fleet.backoff import delay_s
@@ -93,6 +93,8 @@ def test_the_same_source_gives_the_same_archive() -> None:
     assert agent_archive().sha256 == agent_archive().sha256
 
 
-def test_delays_double_and_a_refused_key_waits_much_longer() -> None:
+def test_delays_double_and_what_a_person_has_to_mend_waits_much_longer() -> None:
     assert [delay_s(Refused(""), attempt, random=0) for attempt in (1, 2, 3, 10)] == [0.5, 1, 2, 30]
     assert [delay_s(AuthenticationFailed(""), attempt, random=0) for attempt in (1, 2, 3, 10)] == [30, 60, 120, 600]
+    for code, longer in {"OwnedByAnotherSwarm": 30, "DuplicateHost": 30, "ProtocolVersion": 30, "StaleEpoch": 0.5}.items():
+        assert delay_s(AgentError("", reason=code), 1, random=0) == longer

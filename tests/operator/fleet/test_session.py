@@ -5,7 +5,8 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -23,18 +24,21 @@ from moorage_agent.protocol import (
     encode,
     to_wire,
 )
-from moorage_operator.errors import AgentError, InvalidSpec, Unreachable
+from moorage_operator.errors import AgentError, InvalidSpec, NotLeader, Unreachable
 from moorage_operator.fleet import conversation, loader, session
 from moorage_operator.fleet.archive import archive_of
+from moorage_operator.fleet.fleet import Fleet
 from moorage_operator.fleet.governor import Governor
 from moorage_operator.fleet.link import Claim, Link, Wish
 from moorage_operator.fleet.session import Session
+from moorage_operator.plan.node_contact import connecting
 
 from tests.operator.fleet.sshd import LoopbackSshd, Process
 
 ARCHIVE = archive_of({"__main__.py": b"the agent"})
 NO_SUCH_TAG = {"code": "NotFound", "message": "no such tag", "retryAfterS": 70}
 FACTS = HostFacts("host-id", "n1", "Debian 12", "6.1", "amd64", "boot", "3.11.2", ARCHIVE.sha256, 2000, 1 << 30, "v2")
+FIRST_REPORT = NodeReport(True, 0, 0, "")
 
 
 @dataclass
@@ -44,7 +48,9 @@ class Agent:
     installed: bool = True
     bound: dict[str, Any] | None = None
     refuse: dict[str, Any] | None = None
+    undecided: bool = False
     silent: bool = False
+    heard: list[str] = field(default_factory=list)
     documents: list[dict[str, Any]] = field(default_factory=list)
     hellos: list[dict[str, Any]] = field(default_factory=list)
     values: dict[str, bytes | str] = field(default_factory=dict)
@@ -72,10 +78,13 @@ class Agent:
         if self.silent:
             return
         kind = message["type"]
+        self.heard.append(kind)
         if kind == "hello":
             self.hellos.append(message)
             if self.refuse:
                 self.say({"type": "refused", **self.refuse})
+            elif not self.undecided:
+                self.accept()
         elif kind == "document":
             spec = message["spec"]
             self.documents.append(spec)
@@ -93,6 +102,9 @@ class Agent:
         else:
             image = ResolvedImage("sha256:1", "linux/amd64", 5, ImageConfig())
             self.say({"type": "resolved", "id": message["id"], "image": to_wire(image)})
+
+    def accept(self) -> None:
+        self.say({"type": "report", "report": to_wire(FIRST_REPORT)})
 
     def say(self, message: dict[str, Any]) -> None:
         assert self.process
@@ -227,8 +239,8 @@ async def test_reports_reach_the_desk_in_order() -> None:
         reports = [NodeReport(False, 7, 1, "h", (TaskReport("a", state),)) for state in ("Preparing", "Running")]
         for report in reports:
             agent.say({"type": "report", "report": to_wire(report)})
-        await until(lambda: len(desk.reports) == 2)
-    assert desk.reports == reports
+        await until(lambda: len(desk.reports) == 3)
+    assert desk.reports == [FIRST_REPORT, *reports]
 
 
 async def test_values_are_sent_when_asked_for_and_a_missing_one_says_why() -> None:
@@ -269,8 +281,8 @@ async def test_a_lost_connection_is_said_and_made_anew() -> None:
         await until(lambda: agent.documents)
         assert agent.process
         agent.process.close()
-        await until(lambda: len(agent.hellos) == 2)
-    assert [link.connected for link in desk.links[:3]] == [True, False, True]
+        await until(lambda: len(desk.links) == 3)
+    assert [link.connected for link in desk.links] == [True, False, True]
 
 
 async def test_a_host_that_may_be_back_is_tried_before_its_pause_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,6 +319,88 @@ async def test_a_refusal_names_its_reason_and_a_newer_epoch_is_told() -> None:
         await until(lambda: desk.newer_epochs)
         await until(lambda: desk.links[-1].reason == "StaleEpoch")
     assert desk.newer_epochs[0] == 9
+
+
+async def test_until_the_agent_accepts_us_it_hears_a_hello_and_nothing_else() -> None:
+    agent, desk = Agent(undecided=True), Desk(tasks=(task("a"),))
+    async with connected(agent, desk) as link:
+        await until(lambda: agent.heard)
+        with pytest.raises(Unreachable):
+            await link.uninstall()
+        await asyncio.sleep(0.1)
+        assert (agent.heard, link.link.connected) == (["hello"], False)
+        assert connecting(link.link), "no attempt has ended yet"
+        agent.accept()
+        await until(lambda: agent.documents)
+        assert link.link.connected
+        assert desk.reports == [FIRST_REPORT]
+
+
+@pytest.mark.parametrize("code", ["OwnedByAnotherSwarm", "DuplicateHost", "ProtocolVersion", "StaleEpoch"])
+async def test_a_host_that_refuses_us_was_never_connected_gets_no_document_and_is_tried_less_and_less(
+    monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    attempts: list[int] = []
+
+    def at_once(_error: BaseException, attempt: int, *, random: float) -> float:
+        attempts.append(attempt)
+        return random
+
+    monkeypatch.setattr(session, "delay_s", at_once)
+    agent, desk = Agent(refuse={"code": code, "message": "no"}), Desk(tasks=(task("a"),))
+    async with connected(agent, desk):
+        await until(lambda: len(attempts) >= 3)
+    assert attempts[:3] == [1, 2, 3]
+    assert set(agent.heard) == {"hello"}
+    assert {(link.connected, link.reason) for link in desk.links} == {(False, code)}
+    assert desk.links[0].last_frame_at, "whoever refuses was heard"
+
+
+async def test_a_hello_the_host_cannot_take_says_why() -> None:
+    agent, desk = Agent(undecided=True), Desk()
+    async with connected(agent, desk):
+        await until(lambda: agent.hellos)
+        agent.say({"type": "error", "code": "HostError", "message": "hello: the host refused: no space left on device"})
+        await until(lambda: desk.links)
+    assert (desk.links[0].reason, desk.links[0].message) == ("HostError", "hello: the host refused: no space left on device")
+
+
+async def test_an_epoch_that_cannot_be_raised_leaves_the_refusal_to_be_seen() -> None:
+    class Deposed(Desk):
+        async def on_newer_epoch(self, uid: str, epoch: int) -> None:
+            raise NotLeader("another process leads")
+
+    agent, desk = Agent(refuse={"code": "StaleEpoch", "message": "epoch 9 commands this host", "epoch": 9}), Deposed()
+    async with connected(agent, desk):
+        await until(lambda: desk.links)
+    assert desk.links[0].reason == "StaleEpoch"
+
+
+async def test_a_host_that_may_be_adopted_from_now_on_is_tried_at_once() -> None:
+    agent, desk = Agent(refuse={"code": "OwnedByAnotherSwarm", "message": "set spec.adopt"}), Desk()
+    async with connected(agent, desk) as link:
+        await until(lambda: desk.links)
+        agent.refuse = None
+        link.retarget(replace(link.target, adopt=True))
+        await until(lambda: link.link.connected)
+        link.retarget(replace(link.target, adopt=False))
+        await asyncio.sleep(0.05)
+        assert len(agent.hellos) == 2
+
+
+async def test_a_host_of_two_nodes_is_tried_at_once_when_the_other_goes() -> None:
+    agent, desk = Agent(bound={"swarmId": "swarm", "nodeUid": "first"}, refuse={"code": "DuplicateHost", "message": "delete one"}), Desk()
+    async with LoopbackSshd(agent.serve).running() as sshd:
+        fleet = Fleet(desk=desk, governor=Governor(), archive=ARCHIVE, root="/", random=Random(1))
+        fleet.keep("first", sshd.target(host_keys=()))
+        fleet.keep("second", sshd.target())
+        try:
+            await until(lambda: fleet.session("second").link.reason == "DuplicateHost")
+            agent.refuse = None
+            await fleet.drop("first")
+            await until(lambda: fleet.session("second").link.connected)
+        finally:
+            await fleet.drop_all()
 
 
 async def test_first_use_pins_before_anything_is_sent() -> None:
