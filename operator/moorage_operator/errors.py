@@ -4,9 +4,11 @@ MoorageError
 ├── InvalidSpec              the user changes the manifest: becomes a condition, never retried by itself
 ├── NodeUnavailable          wait and retry
 │   ├── Unreachable              no route, no answer in time: the host may be gone
-│   ├── Refused                  the host lives, its sshd does not answer
+│   ├── Refused                  the host lives, its sshd does not answer (LoginTooSlow: not in time)
+│   ├── NameUnresolved           nobody can tell where the host is; of the host this says nothing
+│   ├── OperatorExhausted        this process or its machine has no room for a connection; of the host this says nothing
 │   └── AuthenticationFailed     slow back-off: the user changes key, account or host
-├── HostKeyMismatch          a person decides
+├── HostKeyMismatch          a person decides (JumpHostKeyMismatch: about the host on the way)
 ├── HostUnsuitable           the host lacks what the agent needs: a person changes the host
 ├── AgentError               the agent said no, with a code
 ├── CredentialsError         a person mends the kubeconfig or the service account
@@ -59,6 +61,24 @@ class Refused(NodeUnavailable):
     reason = "ConnectionRefused"
 
 
+class LoginTooSlow(Refused):
+    """The host's sshd speaks, and has not let us in within the time limit."""
+
+    reason = "LoginTooSlow"
+
+
+class NameUnresolved(NodeUnavailable):
+    """The host's name leads to no address: it is wrong, or the DNS of whoever asked does not answer."""
+
+    reason = "NameUnresolved"
+
+
+class OperatorExhausted(NodeUnavailable):
+    """No file descriptor, port or memory was left here for a connection."""
+
+    reason = "OperatorExhausted"
+
+
 class AuthenticationFailed(NodeUnavailable):
     """The host refused our key; every further try counts against our address there."""
 
@@ -73,6 +93,12 @@ class HostKeyMismatch(MoorageError):
     def __init__(self, message: str, *, seen: str) -> None:
         super().__init__(message)
         self.seen = seen
+
+
+class JumpHostKeyMismatch(HostKeyMismatch):
+    """The jump host did; nothing is known about the host behind it."""
+
+    reason = "JumpHostKeyMismatch"
 
 
 class HostUnsuitable(MoorageError):

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from moorage_operator.errors import HostKeyMismatch, JumpHostKeyMismatch
 from moorage_operator.fleet.ssh import Connection, connect
 from moorage_operator.fleet.target import Target
 
@@ -52,8 +53,10 @@ class Governor:
         """The shared connection; forgotten when it fails or ends, so that the next node opens it anew."""
         try:
             connection = await self.open(target)
-        except BaseException:
+        except BaseException as error:
             del self._jumps[target]
+            if isinstance(error, HostKeyMismatch):
+                raise JumpHostKeyMismatch(f"the jump host {error}", seen=error.seen) from error
             raise
         self._watchers.add(watcher := asyncio.create_task(connection.closed()))
         watcher.add_done_callback(lambda _: self._forget(target, watcher))

@@ -12,6 +12,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address
 from typing import Final
 
 import asyncssh
@@ -20,21 +21,28 @@ from moorage_operator.errors import (
     AuthenticationFailed,
     HostKeyMismatch,
     InvalidSpec,
+    LoginTooSlow,
     MoorageError,
+    NameUnresolved,
+    OperatorExhausted,
     Refused,
     Unreachable,
 )
 from moorage_operator.fleet.target import Credentials, Target
 
+RESOLVE_TIMEOUT_S: Final = 10
 CONNECT_TIMEOUT_S: Final = 10
-LOGIN_TIMEOUT_S: Final = 20
+LOGIN_TIMEOUT_S: Final = 20  # key exchange and authentication on a host that is busy, or asks a directory who we are
 KEEPALIVE_S: Final = 15
 KEEPALIVE_MISSES: Final = 3
 HOST_KEYS_WAIT_S: Final = 1.0
 
 _CIPHERS: Final = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr", "aes128-ctr")
+_NAME: Final = re.compile("name resolution|Name or service|unknown host|No address associated", re.IGNORECASE)
 _SILENCE: Final = re.compile("keepalive|[Tt]imeout")
 _ALIVE: Final = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE})  # the host's kernel answered
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})  # ours did not try
+_ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
 
 
 class Channel:
@@ -105,15 +113,18 @@ class Connection:
 async def connect(target: Target, *, through: Connection | None = None) -> Connection:
     """Open and authenticate a connection, through a jump host's connection when given.
 
-    Raises Unreachable, Refused, AuthenticationFailed, HostKeyMismatch, or InvalidSpec for keys that cannot be read.
+    Raises Unreachable, Refused, NameUnresolved, OperatorExhausted, AuthenticationFailed, HostKeyMismatch, or InvalidSpec for keys that
+    cannot be read.
     """
     key = _client_key(target.credentials)
     trusted = _public_keys(target)
     is_ca = target.policy == "CertificateAuthority"
     seen = _HostKeys(certified=is_ca)
     first_use = target.policy == "TrustOnFirstUse" and not trusted
-    with translated(target.address, seen=seen):
-        async with asyncio.timeout(CONNECT_TIMEOUT_S + LOGIN_TIMEOUT_S + 5):
+    if through is None:
+        await _resolve(target)
+    with translated(target.address, seen=seen, through=through.target.address if through else ""):
+        async with asyncio.timeout(CONNECT_TIMEOUT_S) as limit:
             connection = await asyncssh.connect(
                 target.host,
                 target.port,
@@ -121,7 +132,7 @@ async def connect(target: Target, *, through: Connection | None = None) -> Conne
                 username=target.user,
                 client_keys=[key],
                 known_hosts=([], trusted, []) if is_ca else (trusted, [], []),
-                client_factory=lambda: _Client(seen, accept=first_use),
+                client_factory=lambda: _Client(seen, limit, accept=first_use),
                 server_host_keys_handler=seen.proved,
                 server_host_key_algs=_host_key_algorithms(() if is_ca else trusted, certified=is_ca),
                 encryption_algs=_CIPHERS,
@@ -132,21 +143,43 @@ async def connect(target: Target, *, through: Connection | None = None) -> Conne
                 agent_path=None,
                 gss_host=None,
                 x509_trusted_certs=None,
-                connect_timeout=CONNECT_TIMEOUT_S,
-                login_timeout=LOGIN_TIMEOUT_S,
+                connect_timeout=None,
+                login_timeout=0,
                 keepalive_interval=KEEPALIVE_S,
                 keepalive_count_max=KEEPALIVE_MISSES,
             )
     return Connection(target, connection, seen)
 
 
+async def _resolve(target: Target) -> None:
+    """Sees to it that the name leads somewhere: what goes wrong afterwards is between us and the host."""
+    with suppress(ValueError):
+        ip_address(target.host)
+        return
+    try:
+        async with asyncio.timeout(RESOLVE_TIMEOUT_S):
+            await asyncio.get_running_loop().getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    except TimeoutError as error:
+        raise NameUnresolved(f"the name {target.host} is not resolved in {RESOLVE_TIMEOUT_S:g} s; look at the operator's DNS") from error
+    except (socket.gaierror, UnicodeError) as error:
+        raise NameUnresolved(
+            f"the name {target.host} does not resolve: {getattr(error, 'strerror', error)}; correct spec.ssh.host, or the operator's DNS"
+        ) from error
+
+
 class _HostKeys:
-    """The host keys seen on one connection. `certified`: only those count that an authority has signed."""
+    """What a host showed on one connection. `certified`: only those keys count that an authority has signed."""
 
     def __init__(self, *, certified: bool = False) -> None:
         self.certified = certified
         self.used: asyncssh.SSHKey | None = None
+        self.connection: asyncssh.SSHClientConnection | None = None
         self._proved: asyncio.Future[list[asyncssh.SSHKey]] = asyncio.get_running_loop().create_future()
+
+    @property
+    def spoke(self) -> bool:
+        """Whether its sshd said anything."""
+        return self.connection is not None and bool(self.connection.get_extra_info("server_version"))
 
     def proved(self, added: list[asyncssh.SSHKey], _removed: object, retained: list[asyncssh.SSHKey], _revoked: object) -> None:
         if not self._proved.done():
@@ -160,11 +193,19 @@ class _HostKeys:
 
 
 class _Client(asyncssh.SSHClient):
-    """Decides about a host key that is not pinned: accepted on first use only, remembered in any case."""
+    """Decides about a host key that is not pinned: accepted on first use only, remembered in any case.
 
-    def __init__(self, seen: _HostKeys, *, accept: bool) -> None:
+    `limit` is the time for the way there; the login has its own.
+    """
+
+    def __init__(self, seen: _HostKeys, limit: asyncio.Timeout, *, accept: bool) -> None:
         self._seen = seen
+        self._limit = limit
         self._accept = accept
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._seen.connection = conn
+        self._limit.reschedule(asyncio.get_running_loop().time() + LOGIN_TIMEOUT_S)
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002
         self._seen.used = key
@@ -174,9 +215,10 @@ class _Client(asyncssh.SSHClient):
 class translated:  # noqa: N801 (reads as a phrase: with translated(address))
     """Turns asyncssh's and the system's exceptions into ours, once, at the edge."""
 
-    def __init__(self, address: str, *, seen: _HostKeys | None = None) -> None:
+    def __init__(self, address: str, *, seen: _HostKeys | None = None, through: str = "") -> None:
         self._address = address
         self._seen = seen
+        self._through = through
 
     def __enter__(self) -> None:
         return None
@@ -198,19 +240,43 @@ class translated:  # noqa: N801 (reads as a phrase: with translated(address))
             )
         if isinstance(error, asyncssh.ConnectionLost) and _SILENCE.search(error.reason):
             return Unreachable(f"no answer from {self._address or 'the host'}: {error.reason}")
-        if isinstance(error, asyncssh.ChannelOpenError):
+        if isinstance(error, asyncssh.ChannelOpenError) and self._through:
+            return self._no_way_through(error)
+        lost = isinstance(error, asyncssh.ChannelOpenError) and error.reason == "SSH connection closed"
+        if isinstance(error, asyncssh.ChannelOpenError) and not lost:
             return Refused(f"{self._address or 'the host'} opened no session: {error.reason}; see MaxSessions of its sshd")
-        if isinstance(error, asyncssh.ConnectionLost | ConnectionResetError):
+        if lost or isinstance(error, asyncssh.ConnectionLost | ConnectionResetError):
             return Refused(f"the SSH connection{at} was closed; sshd may be starting, full (MaxStartups) or penalising this address")
         if isinstance(error, asyncssh.KeyExchangeFailed | asyncssh.ProtocolError):
             return Refused(f"no SSH session{at}: {error}")
+        if isinstance(error, TimeoutError) and self._seen and self._seen.spoke:
+            return LoginTooSlow(
+                f"{self._address} answers, but did not let us in within {LOGIN_TIMEOUT_S:g} s; look at its load, and at what its sshd asks "
+                "(UseDNS, PAM, a directory)"
+            )
         if isinstance(error, TimeoutError):
             return Unreachable(f"no answer from {self._address or 'the host'} in time")
         if isinstance(error, socket.gaierror):
-            return Unreachable(f"the name {self._address} does not resolve: {error.strerror}")
-        if isinstance(error, OSError) and error.errno in _ALIVE:
+            return NameUnresolved(f"the name {self._address} does not resolve: {error.strerror}")
+        found = _errnos(error)
+        if found and found <= _EXHAUSTED:
+            return OperatorExhausted(f"the operator cannot begin a connection{at}: {error}; look at its limits: open files, ports, memory")
+        if found & _ALIVE:
             return Refused(f"the connection{at} was refused; is sshd running there?")
         return Unreachable(f"no SSH connection{at}: {error}")
+
+    def _no_way_through(self, error: asyncssh.ChannelOpenError) -> MoorageError:
+        jump, node = self._through, self._address
+        if error.code != asyncssh.OPEN_CONNECT_FAILED:
+            return Refused(
+                f"the jump host {jump} opens no connection to {node}: {error.reason}; see AllowTcpForwarding and PermitOpen of its sshd, "
+                "and restrictions in authorized_keys there"
+            )
+        if "refused" in error.reason:
+            return Refused(f"the connection to {node} was refused, says the jump host {jump}; is sshd running there?")
+        if _NAME.search(error.reason):
+            return NameUnresolved(f"the jump host {jump} does not resolve the name {node}: {error.reason}")
+        return Unreachable(f"no way to {node} through the jump host {jump}: {error.reason}")
 
     def _mismatch(self) -> MoorageError:
         used = self._seen.used if self._seen else None
@@ -222,6 +288,12 @@ class translated:  # noqa: N801 (reads as a phrase: with translated(address))
         return HostKeyMismatch(
             f"{self._address} showed host key {used.get_fingerprint()}, which is not pinned; nothing was sent to it", seen=_text(used)
         )
+
+
+def _errnos(error: BaseException) -> set[int]:
+    """Of all addresses that were tried: asyncio keeps those of several in the text alone."""
+    number = error.errno if isinstance(error, OSError) else None
+    return {number} if number is not None else {int(found) for found in _ERRNO.findall(str(error))}
 
 
 def _client_key(credentials: Credentials) -> asyncssh.SSHKey | tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]:

@@ -31,6 +31,7 @@ STALLED: Final = frozenset(
         "HostKeyMismatch",
         "InvalidKey",
         "InvalidSpec",
+        "JumpHostKeyMismatch",
         "NoShell",
         "NoisyShell",
         "NotRoot",
@@ -41,6 +42,9 @@ STALLED: Final = frozenset(
         "SecretMissing",
     )
 )
+
+# Often over with the next attempt.
+PASSING: Final = frozenset(("ConnectionRefused", "LoginTooSlow", "NameUnresolved", "OperatorExhausted"))
 
 _HOST_KEY: Final = re.compile(r"(?:ssh|ecdsa|sk)-[-.@a-z0-9]+ [A-Za-z0-9+/]+={0,3}")
 MAX_MESSAGE: Final = 2048
@@ -110,7 +114,7 @@ def _ready_by_features(facts: HostFacts | None) -> Condition:
 
 def _too_early(contact: Contact | None, *, leading_since: datetime, now: datetime) -> bool:
     """A link just broken, or a process just begun, says nothing about the host yet: what was true before stays so for a while."""
-    if contact is not None and answers(contact) and contact.reason != "ConnectionRefused":
+    if contact is not None and answers(contact) and contact.reason not in PASSING:
         return False
     heard = last_frame(contact)
     if heard is None:
@@ -123,7 +127,7 @@ def _connected(node: Node, contact: Contact | None) -> Condition:
         return _condition("Connected", "Unknown", "Connecting", "not tried yet")
     if contact.connected and (answers(contact) or not contact.reason):
         return _condition("Connected", "True", "Connected")
-    if contact.reason == "HostKeyMismatch":
+    if contact.reason in ("HostKeyMismatch", "JumpHostKeyMismatch"):
         return _condition("Connected", "False", contact.reason, host_key_message(node, contact))
     heard = last_frame(contact)
     if contact.reason in ("Silent", "") and heard is not None:
@@ -133,9 +137,15 @@ def _connected(node: Node, contact: Contact | None) -> Condition:
 
 def host_key_message(node: Node, contact: Contact) -> str:
     """With the command that would accept the key. Whoever answered chose its text: what does not look like a key enters no command."""
-    if node.spec.ssh.host_key_policy == "CertificateAuthority" or not _HOST_KEY.fullmatch(contact.host_key_seen):
-        return f"{contact.message}; if the host was installed anew, correct spec.ssh.hostKeys"
-    patch = json.dumps({"spec": {"ssh": {"hostKeys": [contact.host_key_seen]}}}, separators=(",", ":"))
+    jump = node.spec.ssh.jump if contact.reason == "JumpHostKeyMismatch" else None
+    if jump is not None and jump.node_ref is not None:
+        return f"{contact.message}; if that host was installed anew, correct spec.ssh.hostKeys of Node {jump.node_ref.name}"
+    where = "spec.ssh.hostKeys" if jump is None else "spec.ssh.jump.hostKeys"
+    certified = jump is None and node.spec.ssh.host_key_policy == "CertificateAuthority"
+    if certified or not _HOST_KEY.fullmatch(contact.host_key_seen):
+        return f"{contact.message}; if the host was installed anew, correct {where}"
+    pins = {"hostKeys": [contact.host_key_seen]}
+    patch = json.dumps({"spec": {"ssh": pins if jump is None else {"jump": pins}}}, separators=(",", ":"))
     command = f"kubectl patch swarmnode {node.metadata.name} --type=merge -p '{patch}'"
     return f"{contact.message}; if the host was installed anew, compare the fingerprint on its console and accept it: {command}"
 

@@ -9,7 +9,8 @@ from moorage_agent.protocol import HostFacts
 
 SILENT_AFTER_S: Final = 15.0
 
-# Anything else, from a refused connection to a changed host key, is an answer: the host lives, and its containers very likely too.
+# Anything else, from a refused connection to a changed host key, is an answer: the host lives, and its containers very likely too. Or it
+# is a fault of ours, a name that does not resolve or no file descriptor left: then nobody knows, and nothing may be moved for it.
 SILENT_REASONS: Final = frozenset({"", "Silent", "Connecting", "Unreachable"})
 
 

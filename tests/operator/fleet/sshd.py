@@ -51,6 +51,9 @@ class LoopbackSshd:
         }
         return Target(**(values | changes))  # type: ignore[arg-type]
 
+    async def decide(self, key: asyncssh.SSHKey) -> bool:
+        return bool(key.public_data == self.user_key.public_data)
+
     @property
     def public_host_key(self) -> str:
         return " ".join(self.host_key.export_public_key().decode().split()[:2])
@@ -66,6 +69,6 @@ class _Server(asyncssh.SSHServer):
     def public_key_auth_supported(self) -> bool:
         return True
 
-    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+    async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         self._sshd.attempts += 1
-        return key.public_data == self._sshd.user_key.public_data
+        return await self._sshd.decide(key)

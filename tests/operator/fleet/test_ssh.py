@@ -1,12 +1,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import resource
 import socket
 
 import asyncssh
 import pytest
-from moorage_operator.errors import AuthenticationFailed, HostKeyMismatch, InvalidSpec, MoorageError, Refused, Unreachable
-from moorage_operator.fleet import ssh
+from moorage_operator.errors import (
+    AuthenticationFailed,
+    HostKeyMismatch,
+    InvalidSpec,
+    LoginTooSlow,
+    MoorageError,
+    NameUnresolved,
+    OperatorExhausted,
+    Refused,
+    Unreachable,
+)
+from moorage_operator.fleet import descriptors, ssh
 from moorage_operator.fleet.governor import Governor
 from moorage_operator.fleet.target import Credentials, Target
 
@@ -130,9 +143,74 @@ async def test_a_host_that_says_nothing_is_unreachable(monkeypatch: pytest.Monke
             writer.close()
 
 
-async def test_an_unknown_name_is_unreachable() -> None:
-    with pytest.raises(Unreachable, match="does not resolve"):
+async def test_a_host_that_speaks_and_lets_us_in_too_slowly_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "LOGIN_TIMEOUT_S", 1)
+    asked = asyncio.Event()
+
+    class Slow(LoopbackSshd):
+        async def decide(self, key: asyncssh.SSHKey) -> bool:
+            asked.set()
+            await asyncio.sleep(60)
+            return True
+
+    async with Slow(echo).running() as sshd:
+        with pytest.raises(LoginTooSlow, match="did not let us in within 1 s"):
+            await ssh.connect(sshd.target())
+        assert asked.is_set()
+
+
+async def test_a_login_may_take_longer_than_the_way_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "CONNECT_TIMEOUT_S", 1)
+
+    class Slow(LoopbackSshd):
+        async def decide(self, key: asyncssh.SSHKey) -> bool:
+            await asyncio.sleep(1.5)
+            return await super().decide(key)
+
+    async with Slow(echo).running() as sshd:
+        (await ssh.connect(sshd.target())).abort()
+
+
+async def test_a_name_nobody_resolves_says_nothing_about_the_host() -> None:
+    with pytest.raises(NameUnresolved, match="does not resolve"):
         await ssh.connect(LoopbackSshd(echo).target(host="no-such-host.invalid"))
+
+
+async def test_no_file_descriptor_left_says_nothing_about_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "moorage")  # as the operator does: else it is looked up in a file
+    target = LoopbackSshd(echo).target(port=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+        with pytest.raises(OperatorExhausted, match="open files"):
+            await ssh.connect(target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_the_limit_of_open_files_is_as_high_as_it_may_be() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+        descriptors.raise_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (errno.ECONNREFUSED, errno.EHOSTUNREACH, Refused),
+        (errno.EADDRNOTAVAIL, errno.EHOSTUNREACH, Unreachable),
+        (errno.EADDRNOTAVAIL, errno.EMFILE, OperatorExhausted),
+    ],
+)
+def test_a_host_of_several_addresses_is_judged_by_what_each_of_them_said(first: int, second: int, expected: type[MoorageError]) -> None:
+    with pytest.raises(expected), ssh.translated("host"):
+        raise OSError(f"Multiple exceptions: [Errno {first}] Connect call failed ('::1', 22), [Errno {second}] Connect call failed")
 
 
 async def test_a_key_that_is_none_is_the_users_to_mend() -> None:

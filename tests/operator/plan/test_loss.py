@@ -54,9 +54,21 @@ def test_while_it_waits_the_verdict_says_until_when() -> None:
 
 @pytest.mark.parametrize(
     "reason",
-    ["ConnectionRefused", "AuthenticationFailed", "HostKeyMismatch", "OwnedByAnotherSwarm", "DuplicateHost", "PythonTooOld", "Error"],
+    [
+        "ConnectionRefused",
+        "LoginTooSlow",
+        "NameUnresolved",
+        "OperatorExhausted",
+        "AuthenticationFailed",
+        "HostKeyMismatch",
+        "JumpHostKeyMismatch",
+        "OwnedByAnotherSwarm",
+        "DuplicateHost",
+        "PythonTooOld",
+        "Error",
+    ],
 )
-def test_a_host_that_answers_is_not_lost_however_long_it_refuses(reason: str) -> None:
+def test_a_host_that_answers_or_that_we_cannot_ask_is_not_lost_however_long_that_is_so(reason: str) -> None:
     found = look([node(status=ready("False", reason=reason))], {"n1": link(reason)}, now=86_400)
     assert verdict("n1", REPLACE, found, now=at(86_400)).fate is Fate.STAYS
 

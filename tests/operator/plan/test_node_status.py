@@ -84,6 +84,9 @@ def test_the_same_facts_twice_are_no_news() -> None:
     assert node_status(again, link, Load(), found, agent=AGENT, leading_since=LEADING, now=NOON) is None
 
 
+SSH = {"host": "192.0.2.1", "keySecretRef": {"name": "key"}, "hostKeys": ["ssh-ed25519 AAAA"]}
+
+
 @pytest.mark.parametrize(
     ("capacity", "reserved", "expected"),
     [
@@ -109,6 +112,9 @@ def test_allocatable_leaves_five_percent_and_at_least_256mi(capacity: Amount, re
         (down("OwnedByAnotherSwarm", "belongs to swarm x; set spec.adopt"), "False OwnedByAnotherSwarm", True),
         (down("DuplicateHost", "already is the Node y"), "False DuplicateHost", True),
         (down("PythonMissing", "no python3"), "False PythonMissing", True),
+        (down("LoginTooSlow", "answers, but did not let us in"), "False LoginTooSlow", False),
+        (down("NameUnresolved", "the name n1 does not resolve"), "False NameUnresolved", False),
+        (down("OperatorExhausted", "too many open files"), "False OperatorExhausted", False),
         (Link(reason="Unreadable", message="Task a cannot be read"), "False Unreadable", False),
     ],
 )
@@ -127,7 +133,7 @@ def test_silence_is_told_without_a_number_that_grows() -> None:
     assert texts == {"nothing heard from the agent since 2026-03-01 11:59:00 UTC"}
 
 
-@pytest.mark.parametrize("reason", ["Unreachable", "ConnectionRefused"])
+@pytest.mark.parametrize("reason", ["Unreachable", "ConnectionRefused", "NameUnresolved", "OperatorExhausted"])
 def test_a_link_just_broken_does_not_make_the_node_unready(reason: str) -> None:
     one = node(status=ready())
     assert truth(status_of(one, down(reason, ago=10)), "Ready") == "True Ready"
@@ -157,6 +163,19 @@ def test_a_changed_host_key_shows_the_command_that_accepts_it() -> None:
     command = shlex.split(message(status).split("accept it: ")[1])
     assert command[:5] == ["kubectl", "patch", "swarmnode", "n1", "--type=merge"]
     assert json.loads(command[6]) == {"spec": {"ssh": {"hostKeys": [key]}}}
+
+
+def test_a_changed_key_of_the_jump_host_is_accepted_as_the_jump_hosts() -> None:
+    link = down("JumpHostKeyMismatch", "the jump host 192.0.2.9 showed host key SHA256:x", host_key_seen="ssh-ed25519 AAAAC3Nz")
+    jump = {"jump": {"host": "192.0.2.9", "hostKeys": ["ssh-ed25519 AAAA"]}}
+    status = status_of(node(status=ready(), ssh=SSH | jump), link)
+    assert json.loads(shlex.split(message(status).split("accept it: ")[1])[6]) == {
+        "spec": {"ssh": {"jump": {"hostKeys": ["ssh-ed25519 AAAAC3Nz"]}}}
+    }
+    assert truth(status, "Stalled").startswith("True")
+    status = status_of(node(status=ready(), ssh=SSH | {"jump": {"nodeRef": {"name": "gate"}}}), link)
+    assert "kubectl" not in message(status)
+    assert message(status).endswith("correct spec.ssh.hostKeys of Node gate")
 
 
 @pytest.mark.parametrize("key", ["", "ssh-ed25519 AAAA'; rm -rf /; '", "ssh-ed25519 AAAA\nBBBB", "ssh-rsa $(id)"])
