@@ -16,8 +16,20 @@ from moorage_operator.fleet.target import Target
 
 HANDSHAKES: Final = 30
 HANDSHAKES_PER_JUMP: Final = 8
+IDLE_S: Final = 120.0  # longer than the longest pause of a session whose host may be back
 
 Connect = Callable[..., Awaitable[Connection]]
+
+
+class _Jump:
+    """One shared connection to a jump host, and who uses it."""
+
+    def __init__(self, target: Target, opening: asyncio.Task[Connection]) -> None:
+        self.target = target
+        self.opening = opening
+        self.handshakes = asyncio.Semaphore(HANDSHAKES_PER_JUMP)
+        self.users = 0
+        self.idle: asyncio.TimerHandle | None = None
 
 
 class Governor:
@@ -26,8 +38,7 @@ class Governor:
     def __init__(self, connect: Connect = connect) -> None:
         self._connect = connect
         self._all = asyncio.Semaphore(HANDSHAKES)
-        self._per_jump: dict[Target, asyncio.Semaphore] = {}
-        self._jumps: dict[Target, asyncio.Task[Connection]] = {}
+        self._jumps: dict[Target, _Jump] = {}
         self._watchers: set[asyncio.Task[None]] = set()
         self.handshakes = 0
 
@@ -35,19 +46,27 @@ class Governor:
         """A connection to the target. Raises what `ssh.connect` raises; a failing jump host fails each of its nodes the same way."""
         if target.jump is None:
             return await self._handshake(target, None)
-        async with self._per_jump.setdefault(target.jump, asyncio.Semaphore(HANDSHAKES_PER_JUMP)):
-            return await self._handshake(target, await self._jump(target.jump))
+        jump = self._jump(target.jump)
+        self._enter(jump)
+        try:
+            async with jump.handshakes:
+                connection = await self._handshake(target, await asyncio.shield(jump.opening))
+        except BaseException:
+            self._leave(jump)
+            raise
+        self._when_closed(connection, lambda: self._leave(jump))
+        return connection
 
     async def _handshake(self, target: Target, through: Connection | None) -> Connection:
         async with self._all:
             self.handshakes += 1
             return await self._connect(target, through=through)
 
-    async def _jump(self, target: Target) -> Connection:
-        opening = self._jumps.get(target)
-        if opening is None:
-            opening = self._jumps[target] = asyncio.create_task(self._open_jump(target))
-        return await asyncio.shield(opening)
+    def _jump(self, target: Target) -> _Jump:
+        jump = self._jumps.get(target)
+        if jump is None:
+            jump = self._jumps[target] = _Jump(target, asyncio.create_task(self._open_jump(target)))
+        return jump
 
     async def _open_jump(self, target: Target) -> Connection:
         """The shared connection; forgotten when it fails or ends, so that the next node opens it anew."""
@@ -58,10 +77,35 @@ class Governor:
             if isinstance(error, HostKeyMismatch):
                 raise JumpHostKeyMismatch(f"the jump host {error}", seen=error.seen) from error
             raise
-        self._watchers.add(watcher := asyncio.create_task(connection.closed()))
-        watcher.add_done_callback(lambda _: self._forget(target, watcher))
+        jump = self._jumps[target]
+        self._when_closed(connection, lambda: self._forget(jump))
         return connection
 
-    def _forget(self, target: Target, watcher: asyncio.Task[None]) -> None:
-        self._watchers.discard(watcher)
-        self._jumps.pop(target, None)
+    def _forget(self, jump: _Jump) -> None:
+        if self._jumps.get(jump.target) is jump:
+            del self._jumps[jump.target]
+
+    def _enter(self, jump: _Jump) -> None:
+        jump.users += 1
+        if jump.idle is not None:
+            jump.idle.cancel()
+            jump.idle = None
+
+    def _leave(self, jump: _Jump) -> None:
+        """The last one does not close the door: a node that lost its session is soon back. A Target nobody has any more is not."""
+        jump.users -= 1
+        if not jump.users:
+            jump.idle = asyncio.get_running_loop().call_later(IDLE_S, self._close, jump)
+
+    def _close(self, jump: _Jump) -> None:
+        self._forget(jump)
+        if jump.opening.done() and not jump.opening.cancelled() and jump.opening.exception() is None:
+            jump.opening.result().abort()
+
+    def _when_closed(self, connection: Connection, then: Callable[[], None]) -> None:
+        async def watch() -> None:
+            await connection.closed()
+            then()
+
+        self._watchers.add(watcher := asyncio.create_task(watch()))
+        watcher.add_done_callback(self._watchers.discard)

@@ -19,7 +19,7 @@ from moorage_operator.errors import (
     Refused,
     Unreachable,
 )
-from moorage_operator.fleet import descriptors, ssh
+from moorage_operator.fleet import descriptors, governor, ssh
 from moorage_operator.fleet.governor import Governor
 from moorage_operator.fleet.target import Credentials, Target
 
@@ -232,9 +232,9 @@ async def test_many_nodes_share_one_connection_to_their_jump_host() -> None:
         return _Idle()  # type: ignore[return-value]
 
     jump = Target(host="jump", user="root", credentials=Credentials(b"k"))
-    governor = Governor(open_one)
+    one = Governor(open_one)
     nodes = [Target(host=f"n{number}", user="root", credentials=Credentials(b"k"), jump=jump) for number in range(20)]
-    await asyncio.gather(*(governor.open(node) for node in nodes))
+    await asyncio.gather(*(one.open(node) for node in nodes))
     assert opened.count(jump) == 1
     assert len(opened) == 21
 
@@ -250,11 +250,11 @@ async def test_handshakes_are_bounded_per_jump_host_and_in_all() -> None:
         return _Idle()  # type: ignore[return-value]
 
     jump = Target(host="jump", user="root", credentials=Credentials(b"k"))
-    governor = Governor(open_one)
-    await asyncio.gather(*(governor.open(Target(host=f"n{n}", user="root", credentials=Credentials(b"k"), jump=jump)) for n in range(40)))
+    one = Governor(open_one)
+    await asyncio.gather(*(one.open(Target(host=f"n{n}", user="root", credentials=Credentials(b"k"), jump=jump)) for n in range(40)))
     assert most["most"] <= 8
     most["most"] = 0
-    await asyncio.gather(*(governor.open(Target(host=f"n{n}", user="root", credentials=Credentials(b"k"))) for n in range(80)))
+    await asyncio.gather(*(one.open(Target(host=f"n{n}", user="root", credentials=Credentials(b"k"))) for n in range(80)))
     assert most["most"] <= 30
 
 
@@ -269,14 +269,43 @@ async def test_a_failing_jump_host_fails_its_nodes_and_is_tried_anew() -> None:
         raise AssertionError("a node was opened without its jump host")
 
     jump = Target(host="jump", user="root", credentials=Credentials(b"k"))
-    governor = Governor(open_one)
+    one = Governor(open_one)
     node = Target(host="n", user="root", credentials=Credentials(b"k"), jump=jump)
     for _ in range(2):
         with pytest.raises(MoorageError):
-            await governor.open(node)
+            await one.open(node)
     assert tries == 2
 
 
+async def test_a_jump_host_nobody_goes_through_any_more_is_left_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(governor, "IDLE_S", 0.05)
+    opened: dict[str, list[_Idle]] = {"jump": [], "n": []}
+
+    async def open_one(target: Target, *, through: object = None) -> ssh.Connection:
+        opened[target.host].append(one := _Idle())
+        return one  # type: ignore[return-value]
+
+    one = Governor(open_one)
+    old, new = (Target(host="jump", user="root", credentials=Credentials(key)) for key in (b"old", b"new"))
+    first, second = [await one.open(Target(host="n", user="root", credentials=Credentials(b"k"), jump=old)) for _ in range(2)]
+    await one.open(Target(host="n", user="root", credentials=Credentials(b"k"), jump=new))
+    first.abort()
+    await asyncio.sleep(0.2)
+    assert [jump.gone.is_set() for jump in opened["jump"]] == [False, False]
+    second.abort()
+    async with asyncio.timeout(10):
+        await opened["jump"][0].gone.wait()
+    assert [jump.gone.is_set() for jump in opened["jump"]] == [True, False]
+    await one.open(Target(host="n", user="root", credentials=Credentials(b"k"), jump=old))
+    assert len(opened["jump"]) == 3
+
+
 class _Idle:
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
+
     async def closed(self) -> None:
-        await asyncio.Event().wait()
+        await self.gone.wait()
+
+    def abort(self) -> None:
+        self.gone.set()
