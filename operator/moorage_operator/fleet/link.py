@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from moorage_agent.protocol import HostFacts, NodeReport
 
+from moorage_operator.fleet.target import Target
+
 
 @dataclass(frozen=True)
 class Link:
@@ -55,8 +57,8 @@ class Desk(Protocol):
     def changing_keys(self, uid: str) -> Iterable[str]:
         """Keys the node's document names whose contents may change while the key stays."""
 
-    async def pin(self, uid: str, host_keys: tuple[str, ...]) -> None:
-        """Keep the host keys of a first contact; nothing is sent to the host before this returns."""
+    async def pin(self, uid: str, target: Target, host_keys: tuple[str, ...]) -> None:
+        """Keep the host keys of a first contact with this target; nothing is sent to the host before this returns."""
 
     def on_link(self, uid: str, link: Link) -> None: ...
 

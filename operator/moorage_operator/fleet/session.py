@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Final
 
 from moorage_agent.protocol import HostFacts, ImageSource, ProtocolError, ResolvedImage, from_wire, to_wire
@@ -57,7 +56,9 @@ class Session:
         self._dirty = asyncio.Event()
         self._upgrade = False
         self._upgrading = False
+        self._connection: Connection | None = None
         self._talk: Conversation | None = None
+        self._hung_up = ""
 
     @property
     def link(self) -> Link:
@@ -71,12 +72,11 @@ class Session:
         """Use another address, key or pin from now on. A session that stands is kept unless it would go elsewhere."""
         if target == self._target:
             return
-        before = replace(self._target, host_keys=(), policy=target.policy, adopt=target.adopt)
-        moved = replace(target, host_keys=()) != before
+        moved = target.route != self._target.route
         self._target = target
         self._wake.set()
         if moved:
-            self._hang_up()
+            self._hang_up("the Node names another host, or another way to it")
 
     def hurry(self) -> None:
         """Try again now, instead of after the pause."""
@@ -95,7 +95,7 @@ class Session:
         """Run the operator's own agent version on the host."""
         self._upgrade = True
         self._wake.set()
-        self._hang_up()
+        self._hang_up("the agent is upgraded")
 
     async def resolve(self, source: ImageSource) -> ResolvedImage:
         """What an image source means right now, seen from this node. Raises AgentError with the agent's code."""
@@ -111,9 +111,11 @@ class Session:
             raise Unreachable("the node is not connected")
         return await self._talk.wire.ask(message, within_s=within_s)
 
-    def _hang_up(self) -> None:
-        if self._talk is not None:
-            self._talk.wire.abort()
+    def _hang_up(self, why: str) -> None:
+        """Whatever the attempt that is under way would find out, nobody wants to know it any more."""
+        self._hung_up = why
+        if self._connection is not None:
+            self._connection.abort()
 
     async def run(self) -> None:
         """Connect, serve, and again after a pause, until cancelled."""
@@ -149,13 +151,24 @@ class Session:
         )
 
     async def _connect_and_serve(self) -> None:
-        target = self._target
-        connection = await self._governor.open(target)
+        self._hung_up = ""
         try:
+            await self._connect(self._target)
+        except (MoorageError, ProtocolError) as error:
+            if self._hung_up:
+                raise Unreachable(self._hung_up) from error
+            raise
+
+    async def _connect(self, target: Target) -> None:
+        connection = self._connection = await self._governor.open(target)
+        try:
+            if self._hung_up:
+                raise Unreachable(self._hung_up)
             if target.policy == "TrustOnFirstUse" and not target.host_keys:
-                await self._desk.pin(self._standing.uid, await connection.host_keys())
+                await self._desk.pin(self._standing.uid, target, await connection.host_keys())
             await self._serve(connection)
         finally:
+            self._connection = None
             connection.abort()
 
     async def _serve(self, connection: Connection) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
 
 HostKeyPolicy = Literal["Pinned", "TrustOnFirstUse", "CertificateAuthority"]
 Become = Literal["Auto", "None", "Sudo", "Doas"]
@@ -35,6 +35,15 @@ class Target:
     jump: Target | None = None
 
     @property
+    def route(self) -> Target:
+        """Where it leads, as whom: without what matters only while a connection is made."""
+        jump = self.jump.route if self.jump else None
+        return replace(self, credentials=_NOBODYS, host_keys=(), policy="Pinned", adopt=False, jump=jump)
+
+    @property
     def address(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == 22 else f"{host}:{self.port}"
+
+
+_NOBODYS: Final = Credentials(b"")

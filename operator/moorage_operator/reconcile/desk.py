@@ -11,6 +11,7 @@ from moorage_agent.protocol import ImageSource, ImageSpec, NodeReport, NodeSpec,
 from moorage_operator.api import Node, is_true
 from moorage_operator.errors import AgentError, InvalidSpec, Unreachable
 from moorage_operator.fleet.link import Claim, Link, Wish
+from moorage_operator.fleet.target import Target
 from moorage_operator.kube.object import Key, deleting, key_of
 from moorage_operator.kube.resource import IMAGES, NODES, SERVICES, TASKS
 from moorage_operator.plan.container_data import CONFIG_MAP, SECRET, DataObject
@@ -21,6 +22,7 @@ from moorage_operator.plan.value_key import changes_under_its_key
 from moorage_operator.reconcile import indexes
 from moorage_operator.reconcile.documented import Documented
 from moorage_operator.reconcile.pull_secret import registry_credentials
+from moorage_operator.reconcile.target import target_of
 from moorage_operator.reconcile.world import World
 
 BELIEVABLE: Final = 1_000_000
@@ -85,10 +87,12 @@ class OperatorDesk:
     def changing_keys(self, uid: str) -> list[str]:
         return sorted(key for key in self._named(uid) if changes_under_its_key(key))
 
-    async def pin(self, uid: str, host_keys: tuple[str, ...]) -> None:
-        """Into spec, where a person sees and changes them; if somebody pinned meanwhile, the connection is made anew under that pin."""
+    async def pin(self, uid: str, target: Target, host_keys: tuple[str, ...]) -> None:
+        """Into spec, where a person sees and changes them; if somebody pinned meanwhile, or the Node leads to another host by now, the
+        connection is made anew.
+        """
         node = self._world.nodes.by_uid(uid)
-        if node is None or node.spec.ssh.host_keys:
+        if node is None or node.spec.ssh.host_keys or (await target_of(node, self._world)).route != target.route:
             raise Unreachable("the Node changed while its host was seen for the first time")
         body = {
             "metadata": {"uid": uid, "resourceVersion": node.metadata.resource_version},

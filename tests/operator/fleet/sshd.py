@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Self
 
 import asyncssh
 from moorage_operator.fleet.target import Credentials, Target
@@ -23,7 +24,7 @@ class LoopbackSshd:
         self._serve = serve
 
     @asynccontextmanager
-    async def running(self, *, port: int = 0) -> AsyncIterator[LoopbackSshd]:
+    async def running(self, *, port: int = 0) -> AsyncIterator[Self]:
         server = await asyncssh.listen(
             "127.0.0.1",
             port,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+import asyncssh
 import pytest
 from moorage_agent.protocol import (
     Container,
@@ -31,6 +32,7 @@ from moorage_operator.fleet.fleet import Fleet
 from moorage_operator.fleet.governor import Governor
 from moorage_operator.fleet.link import Claim, Link, Wish
 from moorage_operator.fleet.session import Session
+from moorage_operator.fleet.target import Credentials, Target
 from moorage_operator.plan.node_contact import connecting
 
 from tests.operator.fleet.sshd import LoopbackSshd, Process
@@ -137,7 +139,7 @@ class Desk:
     def changing_keys(self, uid: str) -> list[str]:
         return []
 
-    async def pin(self, uid: str, host_keys: tuple[str, ...]) -> None:
+    async def pin(self, uid: str, target: Target, host_keys: tuple[str, ...]) -> None:
         self.pinned.append(host_keys)
 
     def on_link(self, uid: str, link: Link) -> None:
@@ -158,23 +160,28 @@ def task(name: str) -> TaskSpec:
 
 @asynccontextmanager
 async def connected(agent: Agent, desk: Desk, *, clock: Callable[[], float] = time.time, **target: Any) -> AsyncIterator[Session]:
-    async with LoopbackSshd(agent.serve).running() as sshd:
-        link = Session(
-            "uid-1",
-            sshd.target(**target),
-            desk=desk,
-            governor=Governor(),
-            archive=ARCHIVE,
-            root="/var/lib/moorage",
-            clock=clock,
-            random=lambda: 0.0,
-        )
-        running = asyncio.create_task(link.run())
-        try:
-            yield link
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+    async with LoopbackSshd(agent.serve).running() as sshd, session_to(sshd.target(**target), desk, clock=clock) as link:
+        yield link
+
+
+@asynccontextmanager
+async def session_to(target: Target, desk: Desk, *, clock: Callable[[], float] = time.time) -> AsyncIterator[Session]:
+    link = Session(
+        "uid-1",
+        target,
+        desk=desk,
+        governor=Governor(),
+        archive=ARCHIVE,
+        root="/var/lib/moorage",
+        clock=clock,
+        random=lambda: 0.0,
+    )
+    running = asyncio.create_task(link.run())
+    try:
+        yield link
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def until(condition: Callable[[], Any], within_s: float = 10) -> None:
@@ -403,6 +410,68 @@ async def test_a_host_of_two_nodes_is_tried_at_once_when_the_other_goes() -> Non
             await fleet.drop_all()
 
 
+class Doorman(LoopbackSshd):
+    """Lets nobody in before it is told to."""
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__(agent.serve)
+        self.asked, self.open = asyncio.Event(), asyncio.Event()
+
+    async def decide(self, key: asyncssh.SSHKey) -> bool:
+        self.asked.set()
+        await self.open.wait()
+        return await super().decide(key)
+
+
+async def test_a_node_corrected_while_its_connection_is_made_leads_to_the_host_it_names_now() -> None:
+    wrong, right, desk = Agent(), Agent(), Desk()
+    door, there = Doorman(wrong), LoopbackSshd(right.serve)
+    async with door.running(), there.running(), session_to(door.target(pinned=False, policy="TrustOnFirstUse"), desk) as link:
+        await door.asked.wait()
+        link.retarget(there.target(pinned=False, policy="TrustOnFirstUse"))
+        door.open.set()
+        await until(lambda: right.documents)
+    assert not wrong.process
+    assert desk.pinned == [(there.public_host_key,)]
+    assert [link.message for link in desk.links if not link.connected] == ["the Node names another host, or another way to it"]
+
+
+async def test_a_node_corrected_while_its_agent_says_nothing_leads_to_the_host_it_names_now() -> None:
+    wrong, right, desk = Agent(undecided=True), Agent(), Desk()
+    here, there = LoopbackSshd(wrong.serve), LoopbackSshd(right.serve)
+    async with here.running(), there.running(), session_to(here.target(), desk) as link:
+        await until(lambda: wrong.hellos)
+        link.retarget(there.target())
+        await until(lambda: right.documents)
+
+
+async def test_a_rotated_key_is_for_the_next_connection_and_the_one_that_stands_is_kept() -> None:
+    agent, desk = Agent(), Desk()
+    async with connected(agent, desk) as link:
+        await until(lambda: agent.documents)
+        another = Credentials(asyncssh.generate_private_key("ssh-ed25519").export_private_key())
+        link.retarget(replace(link.target, credentials=another))
+        await asyncio.sleep(0.05)
+        await link.resolve(ImageSource("Registry", reference="good"))
+        assert len(agent.hellos) == 1
+        assert agent.process
+        agent.process.close()
+        await until(lambda: desk.links[-1].reason == "AuthenticationFailed")
+
+
+def test_only_another_way_makes_a_session_move() -> None:
+    first, second = Credentials(b"first"), Credentials(b"second")
+    jump = Target("jump", "root", first, host_keys=("a",))
+    target = Target("host", "root", first, host_keys=("b",), jump=jump)
+    rotated = replace(
+        target, credentials=second, host_keys=(), policy="TrustOnFirstUse", jump=replace(jump, credentials=second, host_keys=())
+    )
+    assert rotated.route == target.route
+    for other in (replace(target, host="other"), replace(target, port=23), replace(target, user="ops"), replace(target, jump=None)):
+        assert other.route != target.route
+    assert replace(target, jump=replace(jump, host="other")).route != target.route
+
+
 async def test_first_use_pins_before_anything_is_sent() -> None:
     order: list[str] = []
     agent = Agent()
@@ -412,7 +481,7 @@ async def test_first_use_pins_before_anything_is_sent() -> None:
         await agent.serve(process)
 
     class PinningDesk(Desk):
-        async def pin(self, uid: str, host_keys: tuple[str, ...]) -> None:
+        async def pin(self, uid: str, target: Target, host_keys: tuple[str, ...]) -> None:
             await asyncio.sleep(0.05)
             order.append("pinned")
 
@@ -445,18 +514,5 @@ async def test_an_unsuitable_host_gets_its_reason(stdout: bytes, stderr: bytes, 
 
 
 async def _once(serve: Callable[[Process], Awaitable[None]], desk: Desk, agent: Agent, **target: Any) -> None:
-    async with LoopbackSshd(serve).running() as sshd:
-        link = Session(
-            "uid-1",
-            sshd.target(**target),
-            desk=desk,
-            governor=Governor(),
-            archive=ARCHIVE,
-            root="/r",
-            clock=time.time,
-            random=lambda: 0.0,
-        )
-        running = asyncio.create_task(link.run())
+    async with LoopbackSshd(serve).running() as sshd, session_to(sshd.target(**target), desk):
         await until(lambda: agent.documents)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
