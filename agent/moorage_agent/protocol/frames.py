@@ -55,17 +55,18 @@ def frame(body: bytes, payload: bytes = b"") -> bytes:
 
 
 class Decoder:
-    """Turns received bytes into frames; keeps what is incomplete until more arrives."""
+    """Turns received bytes into frames; keeps what is incomplete until more arrives. `max_body`: for a peer that is not to be trusted."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_body: int = MAX_BODY) -> None:
         self._buffer = bytearray()
+        self._max_body = max_body
 
     def feed(self, data: bytes) -> list[tuple[dict[str, Any], bytes]]:
         self._buffer += data
         frames = []
         while len(self._buffer) >= _LENGTHS.size:
             body_length, payload_length = _LENGTHS.unpack_from(self._buffer)
-            if body_length > MAX_BODY or payload_length > MAX_PAYLOAD:
+            if body_length > self._max_body or payload_length > MAX_PAYLOAD:
                 raise ProtocolError(f"the peer announced a frame of {body_length}+{payload_length} bytes; is it a Moorage peer?")
             end = _LENGTHS.size + body_length + payload_length
             if len(self._buffer) < end:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from moorage_agent.protocol import PROTOCOL, NodeReport, NodeSpec, from_wire
+from moorage_agent.protocol import PROTOCOL, NodeReport, NodeSpec, ProtocolError, from_wire
 
 from moorage_operator.errors import AgentError, InvalidSpec, MoorageError, Unreachable
 from moorage_operator.fleet.link import Claim, Desk, Standing, Wish
@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 PING_EVERY_S: Final = 5.0
 SILENCE_S: Final = 15.0  # the planner calls the node Unknown
 GIVE_UP_S: Final = 20.0  # the connection is dropped and made anew
+ANSWERS_AT_ONCE: Final = 16  # a value may have a megabyte, and a host that does not read has them all kept here
+KEYS_AT_ONCE: Final = 10_000
+LONGEST_KEY: Final = 1024
 
 
 class Conversation:
@@ -33,6 +36,8 @@ class Conversation:
         self._clock = clock
         self._claim: Claim | None = None
         self._revision = 0
+        self._giving: dict[str, bool] = {}  # keys of values, and whether one is to be given once more
+        self._answers = asyncio.Semaphore(ANSWERS_AT_ONCE)
 
     async def introduce(self, bound: dict[str, Any] | None) -> NodeReport:
         """Say who we are to an agent that says it obeys `bound`. Until it has accepted us, which its first report tells, nothing else is
@@ -82,7 +87,7 @@ class Conversation:
         """Values whose contents may change under their key."""
         for key in self._desk.changing_keys(self._uid):
             if concerned(key):
-                self.wire.background(self._answer(key))
+                self._give(key)
 
     # --- what we hear
 
@@ -98,8 +103,7 @@ class Conversation:
                 case "accepted" | "resolved" | "done":
                     self.wire.answered(message)
                 case "need":
-                    for key in message["keys"]:
-                        self.wire.background(self._answer(key))
+                    self._need(message.get("keys"))
                 case "refused":
                     await self._refused(message)
                 case "error":
@@ -125,6 +129,31 @@ class Conversation:
                 log.warning("the epoch is not raised", extra={"node": self._uid, "error": str(error)})
         self._standing.note(last_frame_at=self.wire.last_frame_at)
         raise AgentError(str(message.get("message")), reason=code)
+
+    def _need(self, keys: object) -> None:
+        if not isinstance(keys, list) or not all(isinstance(key, str) and len(key) <= LONGEST_KEY for key in keys):
+            raise ProtocolError("the agent asks for values by what are no keys")
+        for key in dict.fromkeys(keys):
+            self._give(key)
+        if len(self._giving) > KEYS_AT_ONCE:
+            raise ProtocolError(f"the agent asks for {len(self._giving)} values at once: no document names so many")
+
+    def _give(self, key: str) -> None:
+        """Once more when it is being given: what is under way may be what was true before."""
+        again = self._giving[key] = key in self._giving
+        if not again:
+            self.wire.background(self._give_it(key))
+
+    async def _give_it(self, key: str) -> None:
+        try:
+            while True:
+                async with self._answers:
+                    self._giving[key] = False
+                    await self._answer(key)
+                if not self._giving[key]:
+                    return
+        finally:
+            del self._giving[key]
 
     async def _answer(self, key: str) -> None:
         try:

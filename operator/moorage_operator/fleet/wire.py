@@ -17,6 +17,7 @@ from moorage_operator.fleet.archive import Archive
 from moorage_operator.fleet.ssh import Channel
 
 ANSWER_WITHIN_S: Final = 30.0
+MAX_BODY: Final = 8 * 1024 * 1024  # the full report of a host with a thousand tasks and as many images has two
 
 
 class Wire:
@@ -24,7 +25,7 @@ class Wire:
         self.last_frame_at = clock()
         self._channel = channel
         self._clock = clock
-        self._decoder = Decoder()
+        self._decoder = Decoder(MAX_BODY)
         self._early: list[tuple[dict[str, Any], bytes]] = []
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._background: set[asyncio.Task[None]] = set()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -257,6 +258,77 @@ async def test_values_are_sent_when_asked_for_and_a_missing_one_says_why() -> No
         agent.say({"type": "need", "keys": ["secret/ok", "secret/gone"]})
         await until(lambda: len(agent.values) == 2)
     assert agent.values == {"secret/ok": b"value of secret/ok", "secret/gone": "SecretNotFound"}
+
+
+async def test_a_host_that_asks_without_end_gets_one_answer_at_a_time_and_its_session_ends_at_last() -> None:
+    class Vault(Desk):
+        def __init__(self) -> None:
+            super().__init__()
+            self.open, self.asked = asyncio.Event(), Counter[str]()
+
+        async def value(self, uid: str, key: str) -> bytes:
+            self.asked[key] += 1
+            await self.open.wait()
+            return b"v"
+
+    agent, desk = Agent(), Vault()
+    async with connected(agent, desk) as link:
+        await until(lambda: agent.documents)
+        for _ in range(50):
+            agent.say({"type": "need", "keys": ["secret/a"] * 50})
+        await link.resolve(ImageSource("Registry", reference="good"))  # all of them are heard
+        assert desk.asked == {"secret/a": 1}
+        desk.open.set()
+        await until(lambda: agent.values)
+        await link.resolve(ImageSource("Registry", reference="good"))
+        assert desk.asked["secret/a"] <= 2
+        desk.open.clear()
+        agent.say({"type": "need", "keys": [f"secret/{number}" for number in range(9000)]})
+        await link.resolve(ImageSource("Registry", reference="good"))
+        assert len(desk.asked) <= 1 + conversation.ANSWERS_AT_ONCE
+        agent.say({"type": "need", "keys": [f"secret/more-{number}" for number in range(9000)]})
+        await until(lambda: not desk.links[-1].connected)
+        assert "no document names so many" in desk.links[-1].message
+
+
+@pytest.mark.parametrize("keys", [None, "secret/a", [1], ["k" * 2000]])
+async def test_a_host_that_asks_for_nonsense_is_hung_up_on(keys: Any) -> None:
+    agent, desk = Agent(), Desk()
+    async with connected(agent, desk):
+        await until(lambda: agent.documents)
+        agent.say({"type": "need", "keys": keys})
+        await until(lambda: not desk.links[-1].connected)
+    assert "no keys" in next(link.message for link in desk.links if not link.connected)
+
+
+async def test_a_value_that_changes_while_it_is_given_is_given_once_more() -> None:
+    class Changing(Desk):
+        content, reads = b"old", 0
+
+        async def value(self, uid: str, key: str) -> bytes:
+            self.reads, read = self.reads + 1, self.content
+            await asyncio.sleep(0.05)
+            return read
+
+        def changing_keys(self, uid: str) -> list[str]:
+            return ["pull/a"]
+
+    agent, desk = Agent(), Changing()
+    async with connected(agent, desk) as link:
+        await until(lambda: desk.reads)
+        desk.content = b"new"
+        link.send_again(lambda _: True)
+        await until(lambda: agent.values.get("pull/a") == b"new")
+        assert desk.reads == 2
+
+
+async def test_a_report_larger_than_any_host_makes_ends_the_session_before_it_is_read() -> None:
+    agent, desk = Agent(), Desk()
+    async with connected(agent, desk):
+        await until(lambda: agent.documents)
+        agent.say({"type": "report", "report": {"hash": "h" * (9 << 20)}})
+        await until(lambda: not desk.links[-1].connected)
+    assert "announced a frame" in next(link.message for link in desk.links if not link.connected)
 
 
 async def test_resolve_answers_or_tells_the_agents_reason() -> None:
