@@ -116,7 +116,7 @@ async def connect(target: Target, *, through: Connection | None = None) -> Conne
     Raises Unreachable, Refused, NameUnresolved, OperatorExhausted, AuthenticationFailed, HostKeyMismatch, or InvalidSpec for keys that
     cannot be read.
     """
-    key = _client_key(target.credentials)
+    keys = _client_keys(target.credentials)
     trusted = _public_keys(target)
     is_ca = target.policy == "CertificateAuthority"
     seen = _HostKeys(certified=is_ca)
@@ -130,7 +130,7 @@ async def connect(target: Target, *, through: Connection | None = None) -> Conne
                 target.port,
                 tunnel=through.raw if through else (),
                 username=target.user,
-                client_keys=[key],
+                client_keys=keys,
                 known_hosts=([], trusted, []) if is_ca else (trusted, [], []),
                 client_factory=lambda: _Client(seen, limit, accept=first_use),
                 server_host_keys_handler=seen.proved,
@@ -296,13 +296,21 @@ def _errnos(error: BaseException) -> set[int]:
     return {number} if number is not None else {int(found) for found in _ERRNO.findall(str(error))}
 
 
-def _client_key(credentials: Credentials) -> asyncssh.SSHKey | tuple[asyncssh.SSHKey, asyncssh.SSHCertificate]:
+def _client_keys(credentials: Credentials) -> Sequence[asyncssh.SSHKeyPair]:
     try:
         key = asyncssh.import_private_key(credentials.private_key)
-        return (key, asyncssh.import_certificate(credentials.certificate)) if credentials.certificate else key
     except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError) as error:
         raise InvalidSpec(
             f"the private key cannot be read: {error}; it must be an OpenSSH or PEM key without a passphrase", reason="InvalidKey"
+        ) from error
+    if not credentials.certificate:
+        return asyncssh.load_keypairs([key])
+    try:
+        certificate = asyncssh.import_certificate(credentials.certificate)
+        return asyncssh.load_keypairs([(key, certificate)])
+    except (asyncssh.KeyImportError, ValueError) as error:
+        raise InvalidSpec(
+            f"the certificate cannot be used: {error}; it must be an OpenSSH certificate of the private key beside it", reason="InvalidKey"
         ) from error
 
 

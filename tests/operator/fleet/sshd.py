@@ -14,11 +14,12 @@ Serve = Callable[[Process], Awaitable[None]]
 
 
 class LoopbackSshd:
-    """Accepts one user key; `attempts` counts authentication requests."""
+    """Accepts one user key, and those its authority has signed; `attempts` counts authentication requests."""
 
     def __init__(self, serve: Serve) -> None:
         self.host_key = asyncssh.generate_private_key("ssh-ed25519")
         self.user_key = asyncssh.generate_private_key("ssh-ed25519")
+        self.authority = asyncssh.generate_private_key("ssh-ed25519")
         self.port = 0
         self.attempts = 0
         self._serve = serve
@@ -73,3 +74,6 @@ class _Server(asyncssh.SSHServer):
     async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         self._sshd.attempts += 1
         return await self._sshd.decide(key)
+
+    def validate_ca_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        return bool(key.public_data == self._sshd.authority.public_data)

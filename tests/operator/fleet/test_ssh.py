@@ -219,6 +219,22 @@ async def test_a_key_that_is_none_is_the_users_to_mend() -> None:
     assert caught.value.reason == "InvalidKey"
 
 
+async def test_a_certificate_of_another_key_is_the_users_to_mend() -> None:
+    key, other = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
+    certificate = key.generate_user_certificate(other, "root").export_certificate()
+    for unusable in (certificate, b"nonsense"):
+        with pytest.raises(InvalidSpec, match="the certificate cannot be used") as caught:
+            await ssh.connect(Target(host="127.0.0.1", user="root", credentials=Credentials(key.export_private_key(), unusable)))
+        assert caught.value.reason == "InvalidKey"
+
+
+async def test_a_certificate_lets_us_in() -> None:
+    async with LoopbackSshd(echo).running() as sshd:
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        certificate = sshd.authority.generate_user_certificate(key, "root", principals=["root"]).export_certificate()
+        (await ssh.connect(sshd.target(credentials=Credentials(key.export_private_key(), certificate)))).abort()
+
+
 def test_a_key_never_shows_in_a_repr() -> None:
     assert "canary" not in repr(Target(host="h", user="root", credentials=Credentials(b"canary", b"canary")))
 
