@@ -49,18 +49,26 @@ def unpack(root, sha, size):
     if hashlib.sha256(data).hexdigest() != sha:
         fail("ArchiveDamaged", "the agent's archive arrived with another sha256")
     temporary = "%s/.%s.%d" % (root, sha, os.getpid())
-    os.makedirs(temporary, 0o700)
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        archive.extractall(temporary)
-    if os.path.exists(temporary + "/moorage-agent"):
-        os.chmod(temporary + "/moorage-agent", 0o700)
-    os.sync()
     try:
+        os.makedirs(temporary, 0o700)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            archive.extractall(temporary)
+        if os.path.exists(temporary + "/moorage-agent"):
+            os.chmod(temporary + "/moorage-agent", 0o700)
+        os.sync()
         os.rename(temporary, "%s/%s" % (root, sha))
     except OSError:
-        shutil.rmtree(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
         if not os.path.isdir("%s/%s" % (root, sha)):
             raise
+
+
+def sweep(root):
+    import shutil
+    for name in os.listdir(root):
+        pid = name.rpartition(".")[2]
+        if name.startswith(".") and pid.isdigit() and not os.path.exists("/proc/" + pid):
+            shutil.rmtree(root + "/" + name, ignore_errors=True)
 
 
 def prune(root, keep):
@@ -76,7 +84,6 @@ def main():
     wish = json.loads(sys.argv[2])
     root = wish["root"] + "/agent"
     os.umask(0o077)
-    os.makedirs(root, 0o700, exist_ok=True)
     sha = wish["sha256"]
     try:
         current = os.readlink(root + "/current")
@@ -86,6 +93,8 @@ def main():
         sha = current
     try:
         if not os.path.isdir(root + "/" + sha):
+            os.makedirs(root, 0o700, exist_ok=True)
+            sweep(root)
             unpack(root, sha, wish["size"])
         prune(root, (sha, current))
     except OSError as error:

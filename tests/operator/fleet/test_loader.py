@@ -62,6 +62,53 @@ def test_a_damaged_archive_is_never_unpacked(tmp_path: Path) -> None:
     assert list((tmp_path / "agent").iterdir()) == []
 
 
+def full_of(tmp_path: Path, options: str) -> Path:
+    """A file system of its own, mounted so."""
+    root = tmp_path / "small"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "small", str(root)], check=True)
+    return root
+
+
+@needs_root
+@pytest.mark.root
+@pytest.mark.parametrize(("options", "why"), [("size=1m,ro", "Read-only file system"), ("size=4k,nr_inodes=1", "No space left on device")])
+def test_a_first_install_that_finds_no_room_says_why(tmp_path: Path, options: str, why: str) -> None:
+    root = full_of(tmp_path, options)
+    try:
+        greetings, _ = load(root, AGENT)
+    finally:
+        subprocess.run(["umount", str(root)], check=True)
+    assert greetings[-1]["error"] == "CannotInstall"
+    assert why in greetings[-1]["message"]
+
+
+@needs_root
+@pytest.mark.root
+def test_what_a_full_disk_kept_from_being_unpacked_does_not_fill_it_further(tmp_path: Path) -> None:
+    root, large = full_of(tmp_path, "size=200k"), archive_of({"__main__.py": b"pass\n", "large": os.urandom(1 << 20)})
+    try:
+        for _ in range(2):
+            greetings, _ = load(root, large)
+            assert greetings[-1]["error"] == "CannotInstall"
+            assert "No space left on device" in greetings[-1]["message"]
+            assert list((root / "agent").iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(root)], check=True)
+
+
+@needs_root
+def test_what_a_loader_left_that_was_killed_is_swept_away_and_what_one_is_unpacking_is_not(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, under_way = (tmp_path / "agent" / f".{NEWER.sha256}.{pid}" for pid in (ended.pid, os.getpid()))
+    left.mkdir(parents=True)
+    under_way.mkdir()
+    load(tmp_path, AGENT)
+    assert not left.exists()
+    assert under_way.exists()
+
+
 @needs_root
 def test_files_belong_to_root_alone(tmp_path: Path) -> None:
     load(tmp_path, AGENT)
