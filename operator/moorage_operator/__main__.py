@@ -18,6 +18,7 @@ from moorage_operator import handlers, logs, uninstall
 from moorage_operator.api import Image, Node, Service, Stack, Task
 from moorage_operator.command import Command
 from moorage_operator.fleet.archive import agent_archive
+from moorage_operator.fleet.descriptors import raise_limit
 from moorage_operator.fleet.fleet import Fleet
 from moorage_operator.fleet.governor import Connect, Governor
 from moorage_operator.fleet.ssh import connect as connect_by_ssh
@@ -222,6 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(settings: Settings) -> None:
+    raise_limit()
     os.environ.setdefault("LOGNAME", "moorage")  # asyncssh wants to know who runs it; a container's uid may have no name
     credentials = login.load()
     operator = Operator(settings, credentials)

@@ -117,7 +117,7 @@ def _too_early(contact: Contact | None, *, leading_since: datetime, now: datetim
     if contact is not None and answers(contact) and contact.reason not in PASSING:
         return False
     heard = last_frame(contact)
-    if heard is None:
+    if heard is None or heard < leading_since:
         return not answers(contact) and now < leading_since + RESTART_GRACE
     return (now - heard).total_seconds() <= SILENT_AFTER_S
 
