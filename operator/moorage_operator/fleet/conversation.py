@@ -22,6 +22,8 @@ GIVE_UP_S: Final = 20.0  # the connection is dropped and made anew
 ANSWERS_AT_ONCE: Final = 16  # a value may have a megabyte, and a host that does not read has them all kept here
 KEYS_AT_ONCE: Final = 10_000
 LONGEST_KEY: Final = 1024
+LONGEST_WORDS: Final = 1024
+LONGEST_CODE: Final = 64
 
 
 class Conversation:
@@ -62,7 +64,7 @@ class Conversation:
                 case "refused":
                     await self._refused(message)
                 case "error":
-                    raise AgentError(str(message.get("message")), reason=str(message.get("code")))
+                    raise _said(message)
         raise Unreachable("the agent ended the connection")
 
     async def run(self, report: NodeReport) -> None:
@@ -121,14 +123,14 @@ class Conversation:
         self._desk.on_report(self._uid, report)
 
     async def _refused(self, message: dict[str, Any]) -> None:
-        code = str(message.get("code"))
-        if code == "StaleEpoch":
+        refusal = _said(message)
+        if refusal.reason == "StaleEpoch":
             try:
                 await self._desk.on_newer_epoch(self._uid, int(message.get("epoch") or 0))
             except MoorageError as error:
                 log.warning("the epoch is not raised", extra={"node": self._uid, "error": str(error)})
         self._standing.note(last_frame_at=self.wire.last_frame_at)
-        raise AgentError(str(message.get("message")), reason=code)
+        raise refusal
 
     def _need(self, keys: object) -> None:
         if not isinstance(keys, list) or not all(isinstance(key, str) and len(key) <= LONGEST_KEY for key in keys):
@@ -209,3 +211,8 @@ class Conversation:
                 self._standing.tell(reason="Silent", message=f"nothing heard from the agent for {silence:.0f} s")
             if silence > GIVE_UP_S:
                 raise Unreachable(f"nothing heard from the agent for {silence:.0f} s")
+
+
+def _said(message: dict[str, Any]) -> AgentError:
+    """The agent's words, no longer than a status holds: a host may say anything."""
+    return AgentError(str(message.get("message"))[:LONGEST_WORDS], reason=str(message.get("code"))[:LONGEST_CODE])

@@ -60,16 +60,13 @@ class Fleet:
         self._running[uid] = asyncio.create_task(session.run(), name=f"session-{uid}")
 
     async def drop(self, uid: str) -> None:
-        """End the session; nothing changes on the host. A second Node of the same host may have it now."""
+        """End the session; nothing changes on the host."""
         self._sessions.pop(uid, None)
         running = self._running.pop(uid, None)
         if running is not None:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             self._desk.forget(uid)
-        for session in self._sessions.values():
-            if session.link.reason == "DuplicateHost" and (session.link.bound or {}).get("nodeUid") == uid:
-                session.hurry()
 
     async def drop_all(self) -> None:
         await asyncio.gather(*(self.drop(uid) for uid in list(self._sessions)))
@@ -85,6 +82,12 @@ class Fleet:
             if uid in self._sessions:
                 self._hurried_at = now
                 self._sessions[uid].hurry()
+
+    def heir(self, uid: str) -> None:
+        """The Node with this uid is no more: another one of the same host may have it now."""
+        for session in self._sessions.values():
+            if session.link.reason == "DuplicateHost" and (session.link.bound or {}).get("nodeUid") == uid:
+                session.hurry()
 
     def push(self, uid: str) -> None:
         """The wish for this node may have changed; without a session nothing happens, the next one begins with a document."""

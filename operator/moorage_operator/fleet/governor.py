@@ -24,9 +24,10 @@ Connect = Callable[..., Awaitable[Connection]]
 class _Jump:
     """One shared connection to a jump host, and who uses it."""
 
-    def __init__(self, target: Target, opening: asyncio.Task[Connection]) -> None:
+    opening: asyncio.Task[Connection]
+
+    def __init__(self, target: Target) -> None:
         self.target = target
-        self.opening = opening
         self.handshakes = asyncio.Semaphore(HANDSHAKES_PER_JUMP)
         self.users = 0
         self.idle: asyncio.TimerHandle | None = None
@@ -65,20 +66,22 @@ class Governor:
     def _jump(self, target: Target) -> _Jump:
         jump = self._jumps.get(target)
         if jump is None:
-            jump = self._jumps[target] = _Jump(target, asyncio.create_task(self._open_jump(target)))
+            jump = self._jumps[target] = _Jump(target)
+            jump.opening = asyncio.create_task(self._open_jump(jump))
         return jump
 
-    async def _open_jump(self, target: Target) -> Connection:
+    async def _open_jump(self, jump: _Jump) -> Connection:
         """The shared connection; forgotten when it fails or ends, so that the next node opens it anew."""
         try:
-            connection = await self.open(target)
+            connection = await self.open(jump.target)
         except BaseException as error:
-            del self._jumps[target]
+            self._forget(jump)
             if isinstance(error, HostKeyMismatch):
                 raise JumpHostKeyMismatch(f"the jump host {error}", seen=error.seen) from error
             raise
-        jump = self._jumps[target]
         self._when_closed(connection, lambda: self._forget(jump))
+        if self._jumps.get(jump.target) is not jump:  # closed, for want of users, before it was open
+            connection.abort()
         return connection
 
     def _forget(self, jump: _Jump) -> None:

@@ -38,10 +38,11 @@ KEEPALIVE_MISSES: Final = 3
 HOST_KEYS_WAIT_S: Final = 1.0
 
 _CIPHERS: Final = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr", "aes128-ctr")
-_NAME: Final = re.compile("name resolution|Name or service|unknown host|No address associated", re.IGNORECASE)
+_NO_DNS: Final = re.compile("[Tt]emporary failure in name resolution")  # the jump host's resolver got no answer
 _SILENCE: Final = re.compile("keepalive|[Tt]imeout")
 _ALIVE: Final = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE})  # the host's kernel answered
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})  # ours did not try
+_NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 _ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
 
 
@@ -159,12 +160,18 @@ async def _resolve(target: Target) -> None:
     try:
         async with asyncio.timeout(RESOLVE_TIMEOUT_S):
             await asyncio.get_running_loop().getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-    except TimeoutError as error:
-        raise NameUnresolved(f"the name {target.host} is not resolved in {RESOLVE_TIMEOUT_S:g} s; look at the operator's DNS") from error
-    except (socket.gaierror, UnicodeError) as error:
-        raise NameUnresolved(
-            f"the name {target.host} does not resolve: {getattr(error, 'strerror', error)}; correct spec.ssh.host, or the operator's DNS"
-        ) from error
+    except (TimeoutError, socket.gaierror, UnicodeError) as error:
+        raise unresolved(target.host, error) from error
+
+
+def unresolved(host: str, error: Exception) -> MoorageError:
+    """A name that somebody who knows calls unknown went with its host; that nobody answered is no news of the host."""
+    if isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_NAME:
+        return Unreachable(f"there is no host of the name {host}; correct spec.ssh.host, or set spec.outOfService if it is gone for good")
+    if isinstance(error, TimeoutError):
+        return NameUnresolved(f"the name {host} is not resolved in {RESOLVE_TIMEOUT_S:g} s; look at the operator's DNS")
+    why = getattr(error, "strerror", None) or error
+    return NameUnresolved(f"the name {host} does not resolve: {why}; correct spec.ssh.host, or the operator's DNS")
 
 
 class _HostKeys:
@@ -252,12 +259,12 @@ class translated:  # noqa: N801 (reads as a phrase: with translated(address))
         if isinstance(error, TimeoutError) and self._seen and self._seen.spoke:
             return LoginTooSlow(
                 f"{self._address} answers, but did not let us in within {LOGIN_TIMEOUT_S:g} s; look at its load, and at what its sshd asks "
-                "(UseDNS, PAM, a directory)"
+                "(UseDNS, PAM, a directory); if it hangs for good, set spec.outOfService"
             )
         if isinstance(error, TimeoutError):
             return Unreachable(f"no answer from {self._address or 'the host'} in time")
         if isinstance(error, socket.gaierror):
-            return NameUnresolved(f"the name {self._address} does not resolve: {error.strerror}")
+            return unresolved(self._address, error)
         found = _errnos(error)
         if found and found <= _EXHAUSTED:
             return OperatorExhausted(f"the operator cannot begin a connection{at}: {error}; look at its limits: open files, ports, memory")
@@ -274,7 +281,7 @@ class translated:  # noqa: N801 (reads as a phrase: with translated(address))
             )
         if "refused" in error.reason:
             return Refused(f"the connection to {node} was refused, says the jump host {jump}; is sshd running there?")
-        if _NAME.search(error.reason):
+        if _NO_DNS.search(error.reason):
             return NameUnresolved(f"the jump host {jump} does not resolve the name {node}: {error.reason}")
         return Unreachable(f"no way to {node} through the jump host {jump}: {error.reason}")
 

@@ -43,8 +43,11 @@ STALLED: Final = frozenset(
     )
 )
 
+# Of the host these say nothing.
+OURS: Final = frozenset(("NameUnresolved", "OperatorExhausted"))
+
 # Often over with the next attempt.
-PASSING: Final = frozenset(("ConnectionRefused", "LoginTooSlow", "NameUnresolved", "OperatorExhausted"))
+PASSING: Final = OURS | {"ConnectionRefused", "LoginTooSlow"}
 
 _HOST_KEY: Final = re.compile(r"(?:ssh|ecdsa|sk)-[-.@a-z0-9]+ [A-Za-z0-9+/]+={0,3}")
 MAX_MESSAGE: Final = 2048
@@ -118,7 +121,8 @@ def _too_early(contact: Contact | None, *, leading_since: datetime, now: datetim
         return False
     heard = last_frame(contact)
     if heard is None or heard < leading_since:
-        return not answers(contact) and now < leading_since + RESTART_GRACE
+        told = answers(contact) and contact is not None and contact.reason not in OURS
+        return not told and now < leading_since + RESTART_GRACE
     return (now - heard).total_seconds() <= SILENT_AFTER_S
 
 

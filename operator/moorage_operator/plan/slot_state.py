@@ -83,7 +83,7 @@ class Slot:
             self.found.attempt = max(self.found.attempt, task.attempt)
             self.found.home = task.home or self.found.home
             if task.leaving:
-                if not task.ended and task.node is not None and not self.hosts.is_(task.node, Host.LOST):
+                if task.wants_run and not task.ended and task.node is not None and not self.hosts.is_(task.node, Host.LOST):
                     self.leaving.append(task)
             elif task.ended:
                 self.ended.append(task)

@@ -84,7 +84,7 @@ def _holders(image: Image, world: World) -> Holders:
     return Holders(frozenset(wanted), world.image_news.held.get(digest))
 
 
-async def image_of_service(service: Service, world: World) -> Image | None:
+async def image_of_service(service: Service, world: World, *, may_create: bool = True) -> Image | None:
     """The Image that task.imageRef names, or the one that task.image owns: made when it is not there yet."""
     task, namespace = service.spec.task, service.metadata.namespace
     if task.image_ref is not None:
@@ -93,7 +93,7 @@ async def image_of_service(service: Service, world: World) -> Image | None:
         return None
     key = Key(namespace, owned_image_name(service.metadata.name, task.image))
     found = world.images.get(key)
-    if found is None:
+    if found is None and may_create:
         try:
             world.images.raw.put(await world.api.create(IMAGES, owned_image(service, key, task.image)))
         except AlreadyExists:

@@ -19,7 +19,7 @@ from moorage_operator.plan.slot_task import slot_task
 from moorage_operator.reconcile import indexes
 from moorage_operator.reconcile.image import drop_unused_images, image_of_service
 from moorage_operator.reconcile.placer import Outcome
-from moorage_operator.reconcile.refusals import RETRY_S, Refusals
+from moorage_operator.reconcile.refusals import Refusals
 from moorage_operator.reconcile.task import create_task, let_run, orphan_task, place_task, stop_task
 from moorage_operator.reconcile.together import together
 from moorage_operator.reconcile.world import World, key_of_model, seconds_until
@@ -43,23 +43,31 @@ async def reconcile_service(key: Key, world: World) -> float | None:
 async def _reconcile(service: Service, world: World) -> float | None:
     key = key_of_model(service)
     data = await world.data.versions(data_objects(service.spec.task, key.namespace))
-    refusals, image = Refusals(), None
-    with refusals.noted("Image"):
-        image = await image_of_service(service, world)
+    refusals, image = _refusals(service, world), None
+    with refusals.noted("Image", now=world.now()):
+        image = await image_of_service(service, world, may_create=not refusals.hold(now=world.now()))
     # From here to the first write nothing is awaited: plan and placement see one state of the world.
     now = world.now()
     tasks = world.tasks.every(indexes.SERVICE, str(key))
     wish = world.wishes.of(service, image, data)
     plan = plan_slots(wish, map(slot_task, tasks), world.placer.view.fleet(), world.losses(), now=now)
     unplaceable = await _carry_out(plan, service, image, refusals, world)
-    plan = replace(plan, problems=(*refusals.problems(), *plan.problems)) if refusals else plan
+    plan = replace(plan, problems=(*refusals.problems(), *plan.problems)) if refusals.until else plan
     _remember(key, unplaceable, world)
     latest = world.tasks.by(indexes.SERVICE, str(key))
     status = service_status(service, latest, plan, image=image, unplaceable=unplaceable, now=now)
     world.write_status(SERVICES, service, status, after_s=0.0 if _is_news(service, status) else COUNTS_S)
     await drop_unused_images(service, world)
-    again_s = seconds_until(plan.requeue_at, world.now())
-    return again_s if not refusals else min(RETRY_S, RETRY_S if again_s is None else again_s)
+    return seconds_until(min(filter(None, (plan.requeue_at, refusals.until)), default=None), world.now())
+
+
+def _refusals(service: Service, world: World) -> Refusals:
+    """What was refused is no longer of interest once spec asks for something else."""
+    uid, generation = service.metadata.uid, service.metadata.generation
+    known = world.refusals.get(uid)
+    if known is None or known.generation != generation:
+        known = world.refusals[uid] = Refusals(generation)
+    return known
 
 
 async def _carry_out(plan: ServicePlan, service: Service, image: Image | None, refusals: Refusals, world: World) -> list[Unplaceable]:
@@ -78,6 +86,8 @@ async def _carry_out(plan: ServicePlan, service: Service, image: Image | None, r
 async def _create(
     drafts: Sequence[TaskDraft], service: Service, image: Image | None, refusals: Refusals, world: World
 ) -> list[Unplaceable]:
+    if refusals.hold(now=world.now()):
+        return []
     outcomes = await world.placer.place([draft.needs for draft in drafts])
     placed = list(zip(drafts, outcomes, strict=True))
     worth = [(draft, outcome) for draft, outcome in placed if draft.worth_it(_node(outcome))]
@@ -85,7 +95,7 @@ async def _create(
         world.placer.forget(draft.needs)
 
     async def create(draft: TaskDraft, outcome: Outcome) -> None:
-        with refusals.noted("Task"):
+        with refusals.noted("Task", now=world.now()):
             await create_task(world, service, image, draft, outcome)
 
     await together(create(draft, outcome) for draft, outcome in worth)

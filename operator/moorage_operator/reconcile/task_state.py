@@ -87,6 +87,8 @@ def _fate(task: Task, world: World) -> Verdict:
     """What keeps a slot waiting for its node keeps a deleted Task too; not so for a node whose object is gone."""
     node, found = task.spec.node_name, world.losses()
     assert node is not None
+    if node in found.given_up:
+        return verdict(node, LossRule(), found, now=world.now())
     service = world.services.get(Key(task.metadata.namespace, task.spec.service))
     rule = LossRule() if service is None or node not in found.known else loss_rule(service.spec)
     return verdict(node, rule, found, now=world.now())

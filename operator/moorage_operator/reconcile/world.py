@@ -28,6 +28,7 @@ from moorage_operator.reconcile.data import Data
 from moorage_operator.reconcile.image_news import ImageNews
 from moorage_operator.reconcile.placer import Placer
 from moorage_operator.reconcile.pulse import BEAT_S, Pulse
+from moorage_operator.reconcile.refusals import Refusals
 from moorage_operator.reconcile.reports import Reports
 from moorage_operator.reconcile.ssh_keys import SshKeys
 from moorage_operator.reconcile.swarm import Swarm
@@ -77,6 +78,9 @@ class World:
     wishes: Wishes = field(default_factory=Wishes)
     reports: Reports = field(default_factory=Reports)
     image_news: ImageNews = field(default_factory=ImageNews)
+    refusals: dict[str, Refusals] = field(default_factory=dict)
+    """By uid of the Service."""
+
     uninstalled: set[str] = field(default_factory=set)
     """Uids of Nodes whose host confirmed that the agent is gone."""
 

@@ -477,6 +477,7 @@ async def test_a_host_of_two_nodes_is_tried_at_once_when_the_other_goes() -> Non
             await until(lambda: fleet.session("second").link.reason == "DuplicateHost")
             agent.refuse = None
             await fleet.drop("first")
+            fleet.heir("first")
             await until(lambda: fleet.session("second").link.connected)
         finally:
             await fleet.drop_all()

@@ -171,9 +171,23 @@ async def test_a_login_may_take_longer_than_the_way_to_the_host(monkeypatch: pyt
         (await ssh.connect(sshd.target())).abort()
 
 
-async def test_a_name_nobody_resolves_says_nothing_about_the_host() -> None:
-    with pytest.raises(NameUnresolved, match="does not resolve"):
-        await ssh.connect(LoopbackSshd(echo).target(host="no-such-host.invalid"))
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), Unreachable),
+        (socket.gaierror(socket.EAI_NODATA, "No address associated with hostname"), Unreachable),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), NameUnresolved),
+        (socket.gaierror(socket.EAI_FAIL, "Non-recoverable failure in name resolution"), NameUnresolved),
+        (TimeoutError(), NameUnresolved),
+    ],
+)
+def test_a_name_that_is_no_more_went_with_its_host_and_one_that_nobody_tells_did_not(error: Exception, expected: type[Exception]) -> None:
+    assert type(ssh.unresolved("n1.example", error)) is expected
+
+
+async def test_a_name_that_is_none_is_said_to_be_so() -> None:
+    with pytest.raises(NameUnresolved, match=r"does not resolve: .*correct spec.ssh.host"):
+        await ssh.connect(LoopbackSshd(echo).target(host=f"{'a' * 64}.example"))
 
 
 async def test_no_file_descriptor_left_says_nothing_about_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,9 +87,10 @@ def test_the_same_facts_twice_are_no_news() -> None:
 def test_an_operator_that_stood_still_denies_no_node_before_it_could_hear_it_again() -> None:
     one = Node.parse({**node().wire(), "status": status_of(node(), up()).wire()})
     since = NOON + timedelta(seconds=120)
-    for waited, expected in ((20, "True Ready"), (31, "Unknown Unreachable")):
-        status = status_of(one, down("Unreachable", ago=0), now=since + timedelta(seconds=waited), leading=since)
-        assert truth(status, "Ready") == expected
+    for reason, denied in (("Unreachable", "Unknown"), ("NameUnresolved", "False"), ("OperatorExhausted", "False")):
+        for waited, expected in ((20, "True Ready"), (31, f"{denied} {reason}")):
+            status = status_of(one, down(reason, ago=0), now=since + timedelta(seconds=waited), leading=since)
+            assert truth(status, "Ready") == expected
 
 
 SSH = {"host": "192.0.2.1", "keySecretRef": {"name": "key"}, "hostKeys": ["ssh-ed25519 AAAA"]}

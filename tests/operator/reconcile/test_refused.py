@@ -53,20 +53,35 @@ async def shop(fake: FakeApi, api: KubeApi) -> AsyncIterator[Shop]:
 async def test_a_service_whose_tasks_are_refused_says_why_and_tries_again(shop: Shop) -> None:
     shop.add(SERVICES, "web", {"replicas": 3, "task": TASK})
     shop.fake.faults.fail("create", "swarmtasks", 403, times=3, message="exceeded quota: tasks")
-    assert await shop.look() == RETRY_S
+    again_s = await shop.look()
+    assert again_s is not None
+    assert again_s <= RETRY_S
     assert (shop.ready["status"], shop.ready["reason"]) == ("False", "Forbidden")
     assert "the API server refused 3 Tasks, tried again every 30 s: " in shop.ready["message"]
     assert "exceeded quota: tasks" in shop.ready["message"]
     assert shop.reserved == (0, 0)
+    asked, version = shop.fake.calls["create", "swarmtasks"], shop.ready["message"]
+    await shop.look()
+    assert (shop.fake.calls["create", "swarmtasks"], shop.ready["message"]) == (asked, version), "its own status brings the next look"
+    await shop.clock.advance(RETRY_S)
     await shop.look()
     assert len(shop.fake.store.find(TASKS, namespace="default")) == 3
     assert shop.ready["reason"] != "Forbidden"
 
 
+async def test_a_corrected_service_is_not_kept_waiting(shop: Shop) -> None:
+    shop.add(SERVICES, "web", {"replicas": 3, "task": TASK})
+    shop.fake.faults.fail("create", "swarmtasks", 403, times=3)
+    await shop.look()
+    shop.change(SERVICES, WEB, spec={"replicas": 1})
+    assert await shop.look() is None
+    assert len(shop.fake.store.find(TASKS, namespace="default")) == 1
+
+
 async def test_a_service_whose_image_is_refused_says_why(shop: Shop) -> None:
     shop.add(SERVICES, "web", {"replicas": 1, "task": {"image": "app:2"}})
     shop.fake.faults.fail("create", "swarmimages", 403, message="denied by policy")
-    assert await shop.look() == RETRY_S
+    await shop.look()
     assert "the API server refused the Image" in shop.ready["message"]
     assert "denied by policy" in shop.ready["message"]
 
