@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from itertools import chain, repeat
 from typing import Any
 
 import kopf
@@ -12,10 +13,14 @@ from moorage_operator.command import Command
 from moorage_operator.kube.credentials import Credentials
 from moorage_operator.kube.resource import IMAGES, NODES, SERVICES, STACKS, Resource
 
-API_AWAY_S = (0.5, 1.0, 2.0, *(3.0,) * 2400)
-"""Pauses between kopf's attempts while the API server is away. After two hours the process ends; by default it would within a minute."""
-
 WATCHED = (STACKS, SERVICES, IMAGES, NODES)
+
+
+class Patience:
+    """Seconds between kopf's attempts while the API server is away, without an end: by default the process would end within a minute."""
+
+    def __iter__(self) -> Iterator[float]:
+        return chain((0.5, 1.0, 2.0), repeat(3.0))
 
 
 class NoDiffBase(kopf.DiffBaseStorage):
@@ -90,5 +95,5 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.scanning.disabled = True
     settings.peering.standalone = True
     settings.networking.request_timeout = 30
-    settings.networking.error_backoffs = API_AWAY_S
+    settings.networking.error_backoffs = Patience()
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
