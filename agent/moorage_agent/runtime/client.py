@@ -56,7 +56,10 @@ class ZygoteClient:
                     return facts
                 await self.retire()
             await asyncio.to_thread(self._spawn)
-            return await self._hello()
+            try:
+                return await self._hello()
+            except ZygoteGone as error:
+                raise AgentError("NoZygote", f"the runtime's zygote ended as soon as it served, which may pass: {error}") from error
 
     async def facts(self) -> Facts:
         """As last heard; asks only the first time."""
@@ -139,12 +142,12 @@ class ZygoteClient:
         return dict(marshal.loads(answer)) if answered else {}
 
     def _spawn(self) -> None:
-        os.makedirs(f"{self._paths.run}/tasks", mode=0o700, exist_ok=True)
         scoped = self._paths.under_systemd
         where = "scope" if scoped else ""
         arguments = [self._paths.root, self._paths.run, self._paths.boot_id(), self._version, self._cgroup_root, where]
         argv = [self._python, "-I", "-S", "-E", "-c", BOOTSTRAP, *arguments]
         try:
+            os.makedirs(f"{self._paths.run}/tasks", mode=0o700, exist_ok=True)
             done = subprocess.run(
                 [*(_scope() if scoped else []), *argv],
                 stdin=subprocess.DEVNULL,
@@ -157,10 +160,11 @@ class ZygoteClient:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise AgentError("NoZygote", f"the runtime's zygote could not be started, which may pass: {error}") from error
-        if done.returncode < 0:
-            raise AgentError("NoZygote", f"the runtime's zygote was killed by signal {-done.returncode} when it started, which may pass")
-        if done.returncode > 0:
+        if done.returncode == os.EX_UNAVAILABLE:
             raise HostLacks("NoZygote", f"the runtime's zygote cannot be started: {done.stderr.strip()[-2000:]}")
+        if done.returncode != 0:
+            why = f"killed by signal {-done.returncode}" if done.returncode < 0 else done.stderr.strip()[-2000:]
+            raise AgentError("NoZygote", f"the runtime's zygote did not start, which may pass: {why}")
 
 
 def _version_of_checkout() -> str:

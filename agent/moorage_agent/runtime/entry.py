@@ -21,36 +21,50 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 OOM_SCORE = b"-999"
+LACKS = (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP, errno.EROFS)
 PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 BOOTSTRAP = f"import sys; sys.path.insert(0, {PACKAGE!r}); from moorage_agent.runtime.entry import main; main()"
 
 
 def main() -> None:
-    """Arguments: root, run, boot id, version, cgroup root, "scope" when systemd gave us one. Returns when the zygote serves, or cannot."""
-    if not os.readlink("/proc/self/exe").startswith("/memfd:"):
-        _exec_sealed()
-    root, run, boot_id, version, cgroup_root, where = sys.argv[1:]
-    base = _own_v2_cgroup() if where == "scope" else ""
-    cgroups = cgroup.Cgroups(cgroup.mounted(), cgroup_root, v2_base=base)
-    home = Home(root=root, run=run, boot_id=boot_id, version=version, cgroups=cgroups)
-    _leave_scope_top(cgroups)
-    ready, tell = os.pipe2(os.O_CLOEXEC)
-    if os.fork():
+    """Arguments: root, run, boot id, version, cgroup root, "scope" when systemd gave us one. Returns when the zygote serves, or cannot.
+
+    Exits with EX_UNAVAILABLE when this host does not let a zygote be, with another code for what may pass.
+    """
+    try:
+        if not os.readlink("/proc/self/exe").startswith("/memfd:"):
+            _exec_sealed()
+        root, run, boot_id, version, cgroup_root, where = sys.argv[1:]
+        base = _own_v2_cgroup() if where == "scope" else ""
+        cgroups = cgroup.Cgroups(cgroup.mounted(), cgroup_root, v2_base=base)
+        home = Home(root=root, run=run, boot_id=boot_id, version=version, cgroups=cgroups)
+        _leave_scope_top(cgroups)
+        ready, tell = os.pipe2(os.O_CLOEXEC)
+        child = os.fork()
+    except OSError as error:
+        os.write(2, f"{error}\n".encode())
+        os._exit(_exit_code(error))
+    if child:
         os.close(tell)
         message = os.read(ready, 4096)
-        if message != b"ready":
-            os.write(2, message or b"the zygote ended before it served\n")
-        os._exit(0 if message == b"ready" else 1)
+        if message == b"ready":
+            os._exit(0)
+        os.write(2, message or b"the zygote ended before it served\n")
+        os._exit(os.WEXITSTATUS(os.waitpid(child, 0)[1]) or os.EX_TEMPFAIL)
     os.close(ready)
     try:
         zygote = _settle(home)
     except OSError as error:
         os.write(tell, f"{error}\n".encode())
-        os._exit(1)
+        os._exit(_exit_code(error))
     os.write(tell, b"ready")
     os.close(tell)
     zygote.serve()
     os._exit(0)
+
+
+def _exit_code(error: OSError) -> int:
+    return os.EX_UNAVAILABLE if error.errno in LACKS else os.EX_TEMPFAIL
 
 
 def _exec_sealed() -> NoReturn:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from moorage_agent.errors import AgentError, StartFailed
+from moorage_agent.errors import AgentError, HostLacks, StartFailed
 from moorage_agent.paths import Paths
 from moorage_agent.runtime import cgroup, client
 from moorage_agent.runtime.runtime import Runtime
@@ -59,7 +61,7 @@ async def test_an_old_systemd_runs_containers_too(host: Host, tmp_path: Path, mo
         runtime.close()
 
 
-@pytest.mark.parametrize("command", ["sleep 100", "kill -9 $$"])
+@pytest.mark.parametrize("command", ["sleep 100", "kill -9 $$", "exit 1", "exit 0"])
 async def test_a_zygote_that_does_not_come_this_time_is_no_lack_of_the_host(
     host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -71,6 +73,36 @@ async def test_a_zygote_that_does_not_come_this_time_is_no_lack_of_the_host(
     with pytest.raises(AgentError, match="may pass") as raised:
         await runtime.ensure_zygote()
     assert type(raised.value) is AgentError
+    runtime.close()
+
+
+async def test_a_zygote_killed_before_it_serves_is_no_lack_of_the_host(host: Host, runtime: Runtime) -> None:
+    await runtime.stop_zygote()
+    eventually("the first one has left", lambda: not host.processes())
+    os.makedirs(host.paths.run, exist_ok=True)
+    held = Path(host.paths.run, "cgroup-bases")
+    held.unlink(missing_ok=True)
+    os.mkfifo(held)  # it reads it before it serves, and waits
+    coming = asyncio.create_task(runtime.ensure_zygote())
+    try:
+        await asyncio.to_thread(eventually, "one comes", lambda: "moorage-zygote" in host.processes().values())
+        (pid,) = [pid for pid, name in host.processes().items() if name == "moorage-zygote"]
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(AgentError, match="may pass: the zygote ended before it served") as raised:
+            await coming
+    finally:
+        held.unlink()
+    assert type(raised.value) is AgentError
+    await runtime.ensure_zygote()
+
+
+async def test_a_zygote_without_its_rights_is_a_lack_of_the_host(host: Host, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec setpriv --bounding-set -sys_admin --inh-caps -sys_admin {PYTHON} "$@"\n')
+    python.chmod(0o755)
+    runtime = Runtime(Paths(str(tmp_path / "root"), str(tmp_path / "run")), cgroup_root=host.cgroup_root, python=str(python))
+    with pytest.raises(HostLacks, match="not permitted"):
+        await runtime.ensure_zygote()
     runtime.close()
 
 
