@@ -15,7 +15,21 @@ from typing import Any
 
 from moorage_agent.errors import AgentError
 from moorage_agent.execute import Executor
-from moorage_agent.steps import AskValues, BeginStop, Finish, Kill, NoteExit, Prepare, PullImage, Remove, Start, Step, Wait, task_steps
+from moorage_agent.steps import (
+    AskValues,
+    BackOff,
+    BeginStop,
+    Finish,
+    Kill,
+    NoteExit,
+    Prepare,
+    PullImage,
+    Remove,
+    Start,
+    Step,
+    Wait,
+    task_steps,
+)
 from moorage_agent.task_state import Moment
 from moorage_agent.world import World
 
@@ -106,9 +120,11 @@ class ApplyLoop:
             self._at_once(step)
             self.touch((uid, *self._world.relatives(uid)))
 
-    def _at_once(self, step: NoteExit | BeginStop | Kill | Finish) -> None:
+    def _at_once(self, step: NoteExit | BackOff | BeginStop | Kill | Finish) -> None:
         if isinstance(step, NoteExit):
             self._executor.note_exit(step)
+        elif isinstance(step, BackOff):
+            self._executor.back_off(step)
         elif isinstance(step, BeginStop):
             self._executor.begin_stop(step)
         elif isinstance(step, Kill):

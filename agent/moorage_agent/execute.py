@@ -16,11 +16,11 @@ from moorage_agent.merge import launch_of
 from moorage_agent.needs import check_needs
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import Feature, Restart, TaskSpec
-from moorage_agent.restart import after_exit
+from moorage_agent.restart import after_exit, after_trouble
 from moorage_agent.runtime.launch import Launch
 from moorage_agent.silence import look_at
 from moorage_agent.state import TaskStore
-from moorage_agent.steps import BeginStop, Finish, Kill, NoteExit, Prepare, Remove, Start
+from moorage_agent.steps import BackOff, BeginStop, Finish, Kill, NoteExit, Prepare, Remove, Start
 from moorage_agent.task_state import Moment, Record, Seen, Stop, Trouble
 from moorage_agent.volumes import check_binds
 from moorage_agent.world import TaskState, World
@@ -68,6 +68,13 @@ class Executor:
         self._save(state, ended)
         state.trouble = state.health = state.launch = None
 
+    def back_off(self, step: BackOff) -> None:
+        state = self._world.tasks[step.uid]
+        policy = state.spec.container.restart if state.spec else _UNKNOWN_POLICY
+        hindered = after_trouble(state.record, step.trouble, policy=policy, now=self._clock(), chance=random.random())  # noqa: S311
+        self._save(state, hindered)
+        state.trouble = state.health = state.launch = None
+
     def begin_stop(self, step: BeginStop) -> None:
         """The signal goes first: a daemon that dies in between sends it twice, never not at all."""
         state, now = self._world.tasks[step.uid], self._clock()
@@ -103,8 +110,9 @@ class Executor:
             self._store.save_spec(state.spec)
             await self._make_volumes(state.spec)
             state.launch = await self._resolve(state)
-            if state.spec.desired_state == "Ready" and not state.record.ready:
-                self._save(state, dataclasses.replace(state.record, ready=True))
+            ready = state.record.ready or state.spec.desired_state == "Ready"
+            if ready != state.record.ready or state.record.hindered:
+                self._save(state, dataclasses.replace(state.record, ready=ready, hindered=""))
             state.prepared = True
         except (AgentError, OSError) as error:
             state.trouble = _trouble(error)
@@ -119,8 +127,8 @@ class Executor:
             started = await self._runtime.start(dataclasses.replace(launch, run=step.run))
             if state.seen is None or state.seen.run < step.run:  # a short life may have ended, and been heard of, before this line
                 state.seen = Seen(step.run, started.pid, started.started_at)
-            if not state.record.began:
-                self._save(state, dataclasses.replace(state.record, began=True))
+            if not state.record.began or state.record.hindered:
+                self._save(state, dataclasses.replace(state.record, began=True, hindered=""))
         except (AgentError, OSError) as error:
             state.trouble = _trouble(error)
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from moorage_agent.protocol import Exit, Restart
-from moorage_agent.task_state import DISCONNECTED, HOST_REBOOTED, REMOVED, REPLACED, UNHEALTHY, End, Moment, Record
+from moorage_agent.task_state import DISCONNECTED, HOST_REBOOTED, REMOVED, REPLACED, UNHEALTHY, End, Moment, Record, Trouble
 
 STABLE_S = 60.0
 JITTER = 0.2
@@ -39,8 +39,27 @@ def after_exit(record: Record, ended: Exit, *, run: int, policy: Restart, now: M
         boot_id=now.boot_id,
         exits=(*record.exits, ended)[-max(KEPT_EXITS, (policy.max_attempts or 0) + 1) :],
         message=_told(ended, pause=None if end else pause),
+        hindered="",
         stop=None,
         end=end,
+    )
+
+
+def after_trouble(record: Record, trouble: Trouble, *, policy: Restart, now: Moment, chance: float) -> Record:
+    """The record of a task whose program was not reached, for what may pass: it waits as after an exit, and no attempt is used up.
+
+    A run that was begun is over: what is left of it has its number.
+    """
+    streak = record.streak + 1
+    return dataclasses.replace(
+        record,
+        noted=record.run,
+        streak=streak,
+        restart_at=now.boot + delay_s(policy, streak, chance=chance),
+        boot_id=now.boot_id,
+        message=trouble.message,
+        hindered=trouble.code,
+        stop=None,
     )
 
 

@@ -21,6 +21,7 @@ from moorage_agent.task_state import (
     Moment,
     Stop,
     TaskView,
+    Trouble,
 )
 
 KILL_AGAIN_S = 10.0
@@ -80,6 +81,17 @@ class NoteExit:
 
 
 @dataclass(frozen=True)
+class BackOff:
+    """Record what kept the task from its program and may pass: it is tried again later, and the restart policy has no say."""
+
+    uid: str
+    trouble: Trouble
+
+    def describe(self) -> str:
+        return f"try {self.uid} again later ({self.trouble.code}): {self.trouble.message}"
+
+
+@dataclass(frozen=True)
 class BeginStop:
     uid: str
     reason: str
@@ -131,7 +143,7 @@ class Wait:
         return f"wait: {self.why} of {self.uid}"
 
 
-Step = Union[PullImage, AskValues, Prepare, Start, NoteExit, BeginStop, Kill, Finish, Remove, Wait]
+Step = Union[PullImage, AskValues, Prepare, Start, NoteExit, BackOff, BeginStop, Kill, Finish, Remove, Wait]
 
 
 # --- the decisions
@@ -233,16 +245,21 @@ def _towards_start(view: TaskView, now: Moment) -> tuple[Step, ...]:
         return (NoteExit(view.uid, view.record.run, Exit(None, now.wall, reason=HOST_REBOOTED)),)
     if view.heir_ready:
         return (Finish(view.uid, End("Complete", REPLACED, "made way for the task that replaces it")),)
-    return _image_of(view, now) or _values_of(view) or _prepared(view) or _start(view, now)
+    return _image_of(view, now) or _values_of(view) or _hindered(view, now) or _prepared(view) or _start(view, now)
 
 
 def _settle(view: TaskView, now: Moment) -> Step:
-    """A task that never ran and never can is Rejected; anything else is one more failed run, and the restart policy decides.
+    """A task that never ran and never can is Rejected; what may pass is waited for; anything else is one more failed run.
 
-    What ran before may run again: after a reboot a file system it needs may just not be mounted yet.
+    What ran before may run again: after a reboot a file system it needs may just not be mounted yet. A program that was reached after
+    all, and ended, counts as any other.
     """
     trouble = view.trouble
     assert trouble is not None
+    if view.unnoted is not None and view.unnoted.started_at is not None and view.seen is not None:
+        return NoteExit(view.uid, view.seen.run, _named(view.unnoted, view))
+    if not trouble.permanent:
+        return BackOff(view.uid, trouble)
     if trouble.permanent and not view.record.began:
         return Finish(view.uid, End("Rejected", trouble.code, trouble.message))
     run = max(view.record.run, view.record.noted + 1)
@@ -267,15 +284,22 @@ def _values_of(view: TaskView) -> tuple[Step, ...]:
     return (AskValues(view.missing),) if view.missing else ()
 
 
+def _hindered(view: TaskView, now: Moment) -> tuple[Step, ...]:
+    return _backed_off(view, now) if view.record.hindered else ()
+
+
 def _prepared(view: TaskView) -> tuple[Step, ...]:
     return () if view.prepared else (Prepare(view.uid),)
 
 
 def _start(view: TaskView, now: Moment) -> tuple[Step, ...]:
     assert view.spec is not None
-    record = view.record
     if view.spec.desired_state != "Running" or cut_off(view, now) or view.way_blocked or view.host_stops:
         return ()
-    if record.boot_id == now.boot_id and record.restart_at > now.boot:
-        return (Wait(view.uid, record.restart_at, "back-off"),)
-    return (Start(view.uid, max(record.run, record.noted + 1)),)
+    return _backed_off(view, now) or (Start(view.uid, max(view.record.run, view.record.noted + 1)),)
+
+
+def _backed_off(view: TaskView, now: Moment) -> tuple[Step, ...]:
+    record = view.record
+    waits = record.boot_id == now.boot_id and record.restart_at > now.boot
+    return (Wait(view.uid, record.restart_at, "back-off"),) if waits else ()

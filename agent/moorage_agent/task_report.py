@@ -81,6 +81,8 @@ def _between_runs(view: TaskView, now: Moment) -> tuple[str, str, str]:
     waits = _hindrance(view, now)
     if waits:
         return "Starting", *waits
+    if record.hindered:
+        return "Starting", record.hindered, record.message
     if not record.exits:
         return "Starting", "", ""
     last = record.exits[-1].reason
@@ -91,6 +93,8 @@ def _between_runs(view: TaskView, now: Moment) -> tuple[str, str, str]:
 
 def _before_first_run(view: TaskView, now: Moment) -> tuple[str, str, str]:
     waits = _hindrance(view, now)
+    if waits is None and view.record.hindered:
+        waits = view.record.hindered, view.record.message
     if view.record.ready:
         return "Ready", *(waits or ("", "prepared"))
     return "Preparing", *(waits or ("", ""))

@@ -50,8 +50,9 @@ class End:
 class Record:
     """What must outlive the daemon and the boot. A run is one start of the container; runs above `noted` have no known end yet.
 
-    `streak` counts exits since the last stable run; `attempts` the exits the restart policy counts. `restart_at` is boot time of `boot_id`.
-    `ready`: it was prepared once. `began`: a run of it reached its program. `healthy_run`: the newest run whose health check passed.
+    `streak` counts exits and hindrances since the last stable run; `attempts` the exits the restart policy counts. `restart_at` is boot
+    time of `boot_id`. `ready`: it was prepared once. `began`: a run of it reached its program. `healthy_run`: the newest run whose health
+    check passed. `hindered`: the code of what may pass and kept the last try from its program; `message` tells it.
     """
 
     run: int = 0
@@ -66,6 +67,7 @@ class Record:
     healthy_run: int = 0
     exits: tuple[Exit, ...] = ()
     message: str = ""
+    hindered: str = ""
     stop: Optional[Stop] = None
     end: Optional[End] = None
 

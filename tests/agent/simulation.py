@@ -19,6 +19,7 @@ from moorage_agent.paths import Paths
 from moorage_agent.protocol import ImageSpec, NodeSpec, TaskReport, content_hash
 from moorage_agent.steps import (
     AskValues,
+    BackOff,
     BeginStop,
     Finish,
     Kill,
@@ -134,6 +135,8 @@ class Simulation:
             pytest.fail(f"nobody here has values: {step.keys}")
         elif isinstance(step, NoteExit):
             self.executor.note_exit(step)
+        elif isinstance(step, BackOff):
+            self.executor.back_off(step)
         elif isinstance(step, BeginStop):
             self.executor.begin_stop(step)
         elif isinstance(step, Kill):

@@ -3,9 +3,11 @@ from __future__ import annotations
 import dataclasses
 import errno
 import itertools
+import os
 import random
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from moorage_agent.errors import AgentError, ImageError, StartFailed
 from moorage_agent.health import Health
 from moorage_agent.protocol import Container, Healthcheck, ImageConfig, ImageSource, ImageSpec, Mount, NodeSpec, Port, Restart, TaskSpec
 from moorage_agent.steps import Start, Wait
+from moorage_agent.task_state import Trouble
 
 from tests.agent.fake_host import IMAGE, Died, document, task, uid
 from tests.agent.simulation import Simulation, simulation
@@ -166,11 +169,63 @@ def test_a_start_that_fails_for_what_may_pass_is_tried_again(node: Simulation, e
     for _ in range(10):
         for step in node.due():
             node.perform(step)
-    assert node.report(uid(1)).state == "Starting"
-    assert node.report(uid(1)).last_exits[-1].code == getattr(error, "exit_code", 125)
+    report = node.report(uid(1))
+    assert (report.state, report.reason, report.message, report.last_exits) == ("Starting", error.code, error.message, ())
     node.runtime.start_error = None
     node.settle()
     assert node.runtime.alive() == {uid(1)}
+
+
+@pytest.mark.parametrize("policy", [Restart(condition="None"), Restart(condition="OnFailure", max_attempts=1)])
+def test_what_may_pass_uses_up_no_restart_and_is_waited_for_longer_each_time(node: Simulation, policy: Restart) -> None:
+    node.runtime.start_error = StartFailed(125, "fork", errno.EAGAIN, "Resource temporarily unavailable")
+    node.apply(document(task(1, "exit", "0", restart=policy)))
+    starts: list[float] = []
+    while len(starts) < 6:
+        ready = [step for step in node.due() if not isinstance(step, Wait)]
+        starts += [node.clock.time for step in ready if isinstance(step, Start)]
+        if ready:
+            node.perform(ready[0])
+        else:
+            assert node.sleep_to_next()
+    gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
+    assert all(ideal * 0.8 - 0.01 <= gap <= ideal * 1.2 + 0.01 for gap, ideal in zip(gaps, (1, 2, 4, 8, 16), strict=True)), gaps
+    node.runtime.start_error = None
+    node.settle()
+    assert (node.report(uid(1)).state, node.report(uid(1)).exit_code) == ("Complete", 0)
+    assert len(node.runtime.starts) == 1
+
+
+def test_a_program_that_was_reached_after_all_is_not_run_twice(node: Simulation) -> None:
+    node.apply(document(task(1, restart=Restart(condition="None"))))
+    while not node.runtime.starts:
+        node.perform(node.due()[0])
+    node.runtime.end(uid(1), 0)
+    node.observe()
+    node.world.tasks[uid(1)].trouble = Trouble("StartFailed", "the zygote did not answer", permanent=False)
+    node.settle()
+    assert node.report(uid(1)).state == "Complete"
+    assert len(node.runtime.starts) == 1
+
+
+@pytest.mark.parametrize("desired", ["Ready", "Running"])
+def test_a_disk_that_takes_no_volume_is_waited_for(node: Simulation, desired: str) -> None:
+    os.makedirs(node.paths.root)
+    blocked = Path(node.paths.volumes)
+    blocked.write_text("not a directory")
+    container = Container(command=("run",), mounts=(Mount("/data", "volume", "default/shop/data"),), restart=Restart(condition="None"))
+    node.apply(document(task(1, container=container, desired_state=desired)))
+    for _ in range(10):
+        for step in node.due():
+            node.perform(step)
+    report = node.report(uid(1))
+    assert (report.state, report.reason) == ("Preparing", "HostError")
+    assert str(blocked) in report.message
+    assert isinstance(node.due()[0], Wait)
+    blocked.unlink()
+    os.makedirs(node.paths.volume("default/shop/data"))
+    node.settle()
+    assert (node.report(uid(1)).state, node.report(uid(1)).reason) == (desired, "")
 
 
 @pytest.mark.parametrize("number", [None, errno.EINVAL])
