@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import threading
+from functools import partial
 
 import pytest
 from moorage_agent.errors import AgentError
@@ -31,3 +33,17 @@ async def test_what_hangs_costs_one_thread_until_it_answers() -> None:
     server.set()
     eventually("the late answer is handed over", lambda: came == [True])
     assert await look_at("/dead", lambda: 8) == 8
+
+
+async def test_many_who_look_together_cost_one_thread_when_it_hangs_and_each_an_answer_when_it_does_not() -> None:
+    server = threading.Event()
+    before = threading.active_count()
+    looks = [look_at("/dead", lambda: server.wait(60), within_s=0.2) for _ in range(8)]
+    told = asyncio.gather(*looks, return_exceptions=True)
+    await asyncio.sleep(0.1)
+    assert threading.active_count() == before + 1
+    assert [getattr(error, "code", None) for error in await told] == ["BindSourceSilent"] * 8
+    assert threading.active_count() == before + 1
+    server.set()
+    eventually("the look ends", lambda: threading.active_count() == before)
+    assert await asyncio.gather(*(look_at("/dead", partial(int, number)) for number in range(8))) == list(range(8))
