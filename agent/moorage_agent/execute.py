@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 
 from moorage_agent.engine import Images, Runtime
-from moorage_agent.errors import AgentError, HostLacks, InvalidTask, StartFailed
+from moorage_agent.errors import AgentError, HostLacks, Interrupted, InvalidTask, StartFailed
 from moorage_agent.materials import binds, gather, lacks_volumes, make_volumes
 from moorage_agent.merge import launch_of
 from moorage_agent.needs import check_needs
@@ -20,7 +20,7 @@ from moorage_agent.restart import after_exit, after_trouble
 from moorage_agent.runtime.launch import Launch
 from moorage_agent.silence import look_at
 from moorage_agent.state import TaskStore
-from moorage_agent.steps import BackOff, BeginStop, Finish, Kill, NoteExit, Prepare, Remove, Start
+from moorage_agent.steps import BackOff, BeginStop, Finish, Kill, NoteExit, Prepare, Remove, Start, may_start
 from moorage_agent.task_state import Moment, Record, Seen, Stop, Trouble
 from moorage_agent.volumes import check_binds
 from moorage_agent.world import TaskState, World
@@ -124,15 +124,21 @@ class Executor:
             launch = state.launch = state.launch or await self._resolve(state)
             record = dataclasses.replace(state.record, run=step.run, boot_id=self._clock().boot_id, stop=None)
             self._save(state, record)
-            started = await self._runtime.start(dataclasses.replace(launch, run=step.run))
+            started = await self._runtime.start(dataclasses.replace(launch, run=step.run), still=lambda: self._may_start(state))
             if state.seen is None or state.seen.run < step.run:  # a short life may have ended, and been heard of, before this line
                 state.seen = Seen(step.run, started.pid, started.started_at)
             if not state.record.began or state.record.hindered:
                 self._save(state, dataclasses.replace(state.record, began=True, hindered=""))
+        except Interrupted:
+            log.info("not started, it should no longer run", extra={"fields": {"task": step.uid}})
         except (AgentError, OSError) as error:
             state.trouble = _trouble(error)
         finally:
             state.launch = None
+
+    def _may_start(self, state: TaskState) -> bool:
+        now = self._clock()
+        return may_start(self._world.view(state.uid, now), now)
 
     async def remove(self, step: Remove) -> None:
         await self._runtime.remove(step.uid)

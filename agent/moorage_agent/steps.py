@@ -294,9 +294,16 @@ def _prepared(view: TaskView) -> tuple[Step, ...]:
 
 def _start(view: TaskView, now: Moment) -> tuple[Step, ...]:
     assert view.spec is not None
-    if view.spec.desired_state != "Running" or cut_off(view, now) or view.way_blocked or view.host_stops:
+    if not may_start(view, now):
         return ()
     return _backed_off(view, now) or (Start(view.uid, max(view.record.run, view.record.noted + 1)),)
+
+
+def may_start(view: TaskView, now: Moment) -> bool:
+    """False when the task must not run now, whatever it has for it."""
+    if not view.wanted or view.spec is None or view.spec.desired_state != "Running":
+        return False
+    return not (cut_off(view, now) or view.way_blocked or view.host_stops)
 
 
 def _backed_off(view: TaskView, now: Moment) -> tuple[Step, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage_agent.errors import AgentError, ImageError, StartFailed
+from moorage_agent.errors import AgentError, ImageError, Interrupted, StartFailed
 from moorage_agent.images.store import Image
 from moorage_agent.protocol import Container, Exit, Feature, ImageConfig, ImageSource, ImageSpec, NodeSpec, Restart, TaskSpec
 from moorage_agent.runtime.launch import Launch
@@ -96,6 +96,7 @@ class FakeRuntime:
         self.healthy: dict[str, bool] = {}
         self.starts: list[tuple[str, int]] = []
         self.start_error: AgentError | None = None
+        self.waits: asyncio.Event | None = None
         self.stuck: AgentError | None = None
         self.most_alive: dict[str, int] = {}
         self._clock = clock
@@ -117,8 +118,12 @@ class FakeRuntime:
     def reboot(self) -> None:
         self.containers.clear()
 
-    async def start(self, launch: Launch) -> Started:
+    async def start(self, launch: Launch, *, still: Callable[[], bool]) -> Started:
         await asyncio.sleep(0)
+        if self.waits is not None:
+            await self.waits.wait()
+        if not still():
+            raise Interrupted("Interrupted", launch.uid)
         if self.start_error is not None:
             raise self.start_error
         if launch.argv[0] == "absent":

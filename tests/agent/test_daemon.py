@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shutil
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -321,11 +321,11 @@ async def test_files_of_a_task_that_waits_or_starts_are_not_swept(tmp_path: Path
     found: list[bool] = []
 
     class SlowRuntime(FakeRuntime):
-        async def start(self, launch: Launch) -> Started:
+        async def start(self, launch: Launch, *, still: Callable[[], bool]) -> Started:
             if launch.mounts:
                 await swept(node.paths)
                 found.extend(map(is_there, launch.mounts))
-            return await super().start(launch)
+            return await super().start(launch, still=still)
 
     node.runtime = SlowRuntime(clock_of(node.paths))
     node.start()

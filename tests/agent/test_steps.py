@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import errno
 import itertools
@@ -226,6 +227,31 @@ def test_a_disk_that_takes_no_volume_is_waited_for(node: Simulation, desired: st
     os.makedirs(node.paths.volume("default/shop/data"))
     node.settle()
     assert (node.report(uid(1)).state, node.report(uid(1)).reason) == (desired, "")
+
+
+@pytest.mark.parametrize("happens", ["gone", "unheard", "host stops"])
+def test_a_start_that_waited_asks_again_whether_the_task_shall_run(node: Simulation, happens: str) -> None:
+    node.apply(document(task(1, stop_after_s=30.0)))
+    while not isinstance(step := next(step for step in node.due()), Start):
+        node.perform(step)
+    node.runtime.waits = asyncio.Event()
+    start = node.loop.create_task(node.executor.start(step))
+    node.loop.run_until_complete(asyncio.sleep(0))
+    if happens == "gone":
+        node.apply(document(revision=2))
+    elif happens == "unheard":
+        node.clock.time += 31.0
+    else:
+        node.world.host_stops = True
+    node.loop.call_soon(node.runtime.waits.set)
+    node.loop.run_until_complete(start)
+    assert node.runtime.starts == []
+    if happens != "gone":
+        assert node.due() == []
+        assert node.report(uid(1)).last_exits == ()
+        node.world.heard_at, node.world.host_stops = node.clock.time, False
+        node.perform(node.due()[0])
+        assert node.runtime.alive() == {uid(1)}
 
 
 @pytest.mark.parametrize("number", [None, errno.EINVAL])

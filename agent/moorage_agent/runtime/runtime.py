@@ -9,10 +9,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from moorage_agent.errors import AgentError, StartFailed
+from moorage_agent.errors import AgentError, Interrupted, StartFailed
 from moorage_agent.images.tree import remove_at
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import Feature
@@ -100,10 +100,11 @@ class Runtime:
         alive = [state.uid for state in self.observe() if state.pid is not None]
         return any(not supervisor.is_supervised(self.paths.task_run(uid)) for uid in alive)
 
-    async def start(self, launch: Launch) -> Started:
+    async def start(self, launch: Launch, *, still: Callable[[], bool] = lambda: True) -> Started:
         """Start it with a fresh root. Returns once the program runs; the same run, already running, is returned as it is.
 
-        Raises InvalidTask, HostLacks or plain AgentError before anything happened, StartFailed after.
+        `still` is asked after the waits before it, Interrupted is raised when it says no. Raises InvalidTask, HostLacks or plain AgentError
+        before anything happened, StartFailed after.
         """
         launch.check()
         seen = observed.observe_one(self.paths, launch.uid, self._boot_id)
@@ -117,6 +118,8 @@ class Runtime:
         try:
             request = start_request(launch, binds, facts.controllers, app_armor=self._app_armor or "")
             await self._make_room(launch.uid)
+            if not still():
+                raise Interrupted("Interrupted", f"container {launch.uid} is not wanted to start any more")
             answer = await self._ask_start(launch, request, [bind.fd for bind in binds])
         finally:
             close_binds(binds)

@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from moorage_agent.errors import InvalidTask, StartFailed
+from moorage_agent.errors import Interrupted, InvalidTask, StartFailed
 from moorage_agent.runtime import witness
 from moorage_agent.runtime.runtime import Runtime
 
@@ -24,6 +24,18 @@ async def test_exit_codes_are_kept(run: Run, code: int) -> None:
     assert state is not None
     assert state.exit is not None
     assert (state.run, state.exit.code, state.exit.oom_killed) == (1, code, False)
+
+
+async def test_what_shall_no_longer_start_when_its_turn_comes_leaves_nothing(make: Make, host: Host, runtime: Runtime) -> None:
+    container = make("/bin/sleep", "100")
+    with pytest.raises(Interrupted):
+        await runtime.start(container.launch, still=lambda: False)
+    assert container.state() is None
+    await runtime.remove(container.uid)
+    assert (await container.start()).pid > 0
+    await runtime.remove(container.uid)
+    left = host.left_behind()
+    assert (left["cgroups"], left["tasks"], left["run"], left["mounts"]) == ([], [], [], [])
 
 
 async def test_death_by_signal_is_128_and_the_number(run: Run) -> None:
