@@ -31,8 +31,18 @@ log = logging.getLogger("moorage.execute")
 _UNKNOWN_POLICY = Restart(condition="None")
 
 # The same start may succeed later: memory, disk, processes or descriptors were short, something was busy, or a process of ours was killed.
-_SHORT = {errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
-_PASSING = _SHORT | {errno.EBUSY, errno.EINTR, errno.EIO, errno.ECHILD}
+_PASSING = {
+    errno.EAGAIN,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EBUSY,
+    errno.EINTR,
+    errno.EIO,
+    errno.ECHILD,
+}
 
 
 class Executor:

@@ -59,7 +59,7 @@ def _open_one(bind: Bind) -> OpenBind:
         finally:
             os.close(fd)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InvalidTask("NoSuchMountSource", f"cannot bind {bind.source} on {bind.target}: {error.strerror} on this host") from error
+        raise InvalidTask("BindSourceMissing", f"cannot bind {bind.source} on {bind.target}: {error.strerror} on this host") from error
     except OSError as error:
         raise AgentError("MountSourceFailed", f"cannot bind {bind.source} on {bind.target}: {error.strerror}") from error
 
