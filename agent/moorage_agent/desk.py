@@ -26,6 +26,7 @@ from moorage_agent.world import World
 log = logging.getLogger("moorage.desk")
 
 VALUES_WITHIN_S = 60.0
+UNINSTALLING = "the agent is being uninstalled from this host: wait until it is gone, or until the uninstall gives up"
 
 
 class OperatorDesk:
@@ -87,6 +88,8 @@ class OperatorDesk:
         if self._session is not None:
             self._session.close()
         self._resolver.close()
+        if self._uninstalling is not None:
+            self._uninstalling.cancel()  # files whose removal has begun are removed all the same: it is a thread
         with contextlib.suppress(OSError):
             self._host.sync()
 
@@ -102,7 +105,10 @@ class OperatorDesk:
         return self._binding.epoch if self._binding else 0
 
     def claim(self, session: Session, claim: ownership.Claim) -> None:
-        self._bind(ownership.bind(self._binding, claim))
+        binding = ownership.bind(self._binding, claim)
+        if self._uninstalls() and not self._is_owner(binding):
+            raise Refused("Uninstalling", UNINSTALLING)
+        self._bind(binding)
         if self._session is not None and self._session is not session:
             log.info("a newer session takes over")
             self._session.close()
@@ -114,6 +120,8 @@ class OperatorDesk:
     def document(self, session: Session, spec: Any) -> tuple[int, int, str]:
         if session is not self._session or self._binding is None:
             raise Refused("Superseded", "a newer session speaks for this node")
+        if self._uninstalls():
+            raise AgentError("Uninstalling", UNINSTALLING)
         document, digest = self._intake.read(spec)
         self._bind(ownership.admit(self._binding, self._world.document, self._world.document_hash, document, digest))
         if digest != self._world.document_hash:
@@ -145,6 +153,8 @@ class OperatorDesk:
         return self._reporter.full()
 
     def retire(self) -> None:
+        if self._uninstalls():
+            raise Refused("Uninstalling", UNINSTALLING)
         log.info("retires for another daemon")
         self._end()
 
@@ -163,11 +173,16 @@ class OperatorDesk:
 
         Raises AgentError when a task does not go.
         """
-        if self._uninstalling is None or self._uninstalling.done():
+        if self._uninstalling is None or not self._uninstalls():
             self._uninstalling = asyncio.get_running_loop().create_task(self._uninstall())
         await asyncio.shield(self._uninstalling)
 
     # ---
+
+    def _uninstalls(self) -> bool:
+        """From the asking on, unless it failed."""
+        task = self._uninstalling
+        return task is not None and not (task.done() and (task.cancelled() or task.exception() is not None))
 
     async def _uninstall(self) -> None:
         log.info("uninstalls")
@@ -192,7 +207,7 @@ class OperatorDesk:
         old = self._binding
         if binding == old:
             return
-        if old is not None and (old.swarm_id, old.node_uid) == (binding.swarm_id, binding.node_uid):
+        if self._is_owner(binding):
             self._binding, self._epoch_unsaved = binding, True
             self.save_again()
             return
@@ -200,6 +215,10 @@ class OperatorDesk:
         if old is not None and self._world.document is not None:
             self._hand_over(ownership.rebound(self._world.document, binding))
         self._binding, self._epoch_unsaved = binding, False
+
+    def _is_owner(self, binding: ownership.Binding) -> bool:
+        bound = self._binding
+        return bound is not None and (bound.swarm_id, bound.node_uid) == (binding.swarm_id, binding.node_uid)
 
     def _hand_over(self, document: NodeSpec) -> None:
         """Put the document in force under a new owner, on the platter at once."""

@@ -95,7 +95,10 @@ def _hear(connection: _socket.socket) -> bytes:
 
 
 def _send_away(connection: _socket.socket, *, alive: bool) -> None:
-    """Ask the listening daemon to go; kill it when it does not. It owns no container, so even the kill costs nothing."""
+    """Ask the listening daemon to go; kill it when it does not. It owns no container, so even the kill costs nothing.
+
+    Raises AgentError while it uninstalls, which the next one would not go on with.
+    """
     peer = struct.unpack("3i", connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, struct.calcsize("3i")))[0]
     if not alive or not _leaves(connection):
         _kill(peer)
@@ -111,15 +114,18 @@ def _kill(pid: int) -> None:
 
 def _leaves(connection: _socket.socket) -> bool:
     body = b'{"type":"retire"}'
+    said = b""
     connection.settimeout(LEAVE_WITHIN_S)
     try:
         connection.sendall(struct.pack(">II", len(body), 0) + body)
-        while connection.recv(CHUNK):
-            pass
+        while data := connection.recv(CHUNK):
+            said += data
     except _socket.timeout:  # TimeoutError itself from Python 3.10 on
         return False
     except OSError:
         pass  # it closed in its own way
+    if b'"code":"Uninstalling"' in said:
+        raise AgentError("Uninstalling", "the agent is being uninstalled from this host: wait until it is gone")
     return True
 
 

@@ -36,7 +36,7 @@ class Desk(Protocol):
         """The operator's hello. Raises Refused."""
 
     def document(self, session: Session, spec: Any) -> tuple[int, int, str]:
-        """A document: epoch, revision and hash now in force. Raises Refused, ProtocolError."""
+        """A document: epoch, revision and hash now in force. Raises Refused, AgentError (Uninstalling), ProtocolError."""
 
     def value(self, key: str, data: bytes | None, why: str) -> None: ...
 
@@ -48,7 +48,8 @@ class Desk(Protocol):
 
     def observe(self) -> NodeReport: ...
 
-    def retire(self) -> None: ...
+    def retire(self) -> None:
+        """Raises Refused."""
 
     async def resolve(self, source: ImageSource) -> ResolvedImage: ...
 
@@ -135,7 +136,7 @@ class Session:
     def _dispatch(self, message: dict[str, Any], payload: bytes) -> None:
         kind = message["type"]
         if not self._claimed and kind == "retire":
-            self._desk.retire()
+            self._retire()
         elif not self._claimed and kind == "observe":
             self.send_report(self._desk.observe())
         elif not self._claimed and kind == "uninstall":
@@ -164,6 +165,13 @@ class Session:
         if self._claimed:
             self._desk.heard(self)
         elif kind == "hello":
+            self.close()
+
+    def _retire(self) -> None:
+        try:
+            self._desk.retire()
+        except Refused as refusal:
+            self.send({"type": "refused", "code": refusal.code, "message": refusal.message, "epoch": self._desk.epoch()})
             self.close()
 
     def _on_hello(self, message: dict[str, Any], _: bytes) -> None:

@@ -102,6 +102,8 @@ class FakeRuntime:
         self._clock = clock
         self._pid = 100
         self._exits: asyncio.Queue[str] = asyncio.Queue()
+        self.removable = asyncio.Event()
+        self.removable.set()
 
     def alive(self) -> set[str]:
         return {uid for uid, container in self.containers.items() if container.exit is None}
@@ -178,6 +180,7 @@ class FakeRuntime:
 
     async def remove(self, uid: str) -> None:
         await asyncio.sleep(0)
+        await self.removable.wait()
         self.kill(uid)
         with self._doom:
             self.containers.pop(uid, None)

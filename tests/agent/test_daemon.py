@@ -696,6 +696,74 @@ async def test_an_uninstall_is_asked_for_again_and_done_once(node: FakeNode, ope
     await node.ended()
 
 
+async def test_a_host_that_is_uninstalled_meanwhile_obeys_no_other_swarm(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1, "deaf", grace_s=0.5)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    local = await node.connect()
+    local.send({"type": "uninstall"})
+    await operator.until(lambda: operator.tasks[uid(1)].stopping)
+    local.close()
+    heir = await node.connect()
+    await heir.greet(swarm="other", node="theirs", epoch=1, adopt=True)
+    assert (await heir.hear("refused", "report"))["code"] == "Uninstalling"
+    assert await heir.closed()
+    assert HostState(node.paths).binding() == Binding("swarm", "node", 1)
+    await node.ended()
+    assert gone(node.paths.root)
+
+
+async def test_a_host_that_belongs_to_nobody_is_claimed_by_nobody_while_it_is_uninstalled(node: FakeNode) -> None:
+    assert node.daemon is not None
+    stranger = await node.connect()
+    await stranger.hear("hello")
+    await node.daemon.desk.uninstall()
+    stranger.send({"type": "hello", "protocol": PROTOCOL, "swarmId": "other", "nodeUid": "theirs", "epoch": 1})
+    assert (await stranger.hear("refused", "error", "report"))["code"] == "Uninstalling"
+    await node.ended()
+    assert gone(node.paths.root)
+
+
+async def test_an_uninstall_is_answered_though_its_operator_sends_another_document_meanwhile(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1, "deaf", grace_s=0.5)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    operator.send({"type": "uninstall", "id": 1})
+    await operator.until(lambda: operator.tasks[uid(1)].stopping)
+    assert (await operator.push(document(task(1), task(2), revision=2)))["code"] == "Uninstalling"
+    assert await operator.hear("done") == {"type": "done", "id": 1}
+    assert node.runtime.starts == [(uid(1), 1)]
+    await node.ended()
+    assert gone(node.paths.root)
+
+
+async def test_a_daemon_that_uninstalls_retires_for_no_other(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1, "deaf", grace_s=0.5)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    operator.send({"type": "uninstall", "id": 1})
+    await operator.until(lambda: operator.tasks[uid(1)].stopping)
+    upgrade = await node.connect()
+    upgrade.send({"type": "retire"})
+    assert (await upgrade.hear("refused"))["code"] == "Uninstalling"
+    assert await upgrade.closed()
+    assert await operator.hear("done") == {"type": "done", "id": 1}
+    await node.ended()
+    assert gone(node.paths.root)
+
+
+async def test_a_daemon_told_to_end_begins_to_remove_no_files(node: FakeNode, operator: OperatorEnd) -> None:
+    await operator.push(document(task(1)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    node.runtime.removable.clear()
+    operator.send({"type": "uninstall", "id": 1})
+    await operator.until(lambda: operator.tasks[uid(1)].stopping)
+    assert node.daemon is not None
+    node.daemon.leave()
+    assert await operator.closed()
+    node.runtime.removable.set()
+    await node.ended()
+    await asyncio.sleep(0.2)
+    assert HostState(node.paths).binding() == Binding("swarm", "node", 1)
+
+
 async def test_a_person_who_uninstalls_sees_what_is_left_for_as_long_as_it_takes(
     node: FakeNode, operator: OperatorEnd, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,16 +12,16 @@ operator → agent
 agent → operator
   hello      protocol, agentVersion, facts, bound {swarmId, nodeUid, epoch, revision} (absent: bound to nobody yet)
   accepted   epoch, revision, hash of the document now in force
-  refused    code (OwnedByAnotherSwarm, DuplicateHost, StaleEpoch, StaleRevision), message, epoch
+  refused    code (OwnedByAnotherSwarm, DuplicateHost, StaleEpoch, StaleRevision, Uninstalling), message, epoch
   need       keys of values the agent lacks
   report     report: NodeReport
   resolved   id, image: ResolvedImage | id, error {code, message, retryAfterS: when another try may help}
   done       id | id, error {code, message}
   pong       at
-  error      code, message: a frame of unknown type, or malformed
+  error      code, message: a frame of unknown type, malformed, or a document while the agent is uninstalled
 
 on the host itself, instead of a hello
-  retire     the daemon ends, for one of another version
+  retire     the daemon ends, for one of another version; refused while it uninstalls
   observe    answered by a full report
   uninstall  answered by done
 

@@ -118,6 +118,25 @@ def test_a_dial_of_another_version_replaces_the_daemon_and_no_container(dialled:
             assert os.readlink(f"{dialled.paths.root}/agent/current") == newer.name
 
 
+def test_a_dial_of_another_version_lets_an_uninstall_come_to_its_end(dialled: AgentHost, tmp_path: Path) -> None:
+    newer = tmp_path / ("f" * 64)
+    shutil.copytree(dialled.home, newer)
+    with Dial(dialled):
+        operator = dialled.connect()
+        task = dialled.task(operator, "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done", grace_s=3.0)
+        operator.push(task)
+        operator.wait_state("Running", task)
+        with subprocess.Popen(dialled.verb("uninstall", "--yes"), stderr=subprocess.DEVNULL) as uninstall:
+            operator.wait("it stops", lambda: operator.tasks[task.uid].stopping)
+            with Dial(dialled, home=newer) as dial:
+                assert dial.process.wait(20) == 69
+                assert dial.process.stderr is not None
+                assert b"being uninstalled" in dial.process.stderr.read()
+            assert uninstall.wait(30) == 0
+    assert not os.path.exists(dialled.paths.root)
+    shutil.copytree(newer, dialled.home)  # the host's own end takes a daemon
+
+
 def test_a_daemon_that_hangs_is_replaced(dialled: AgentHost) -> None:
     with Dial(dialled):
         pid = listener(dialled)
