@@ -265,12 +265,21 @@ class Runtime:
         return self._client.tops()
 
     async def remove_orphans(self, known: Iterable[str]) -> list[str]:
-        """Remove the cgroups and directories of containers not in `known`; returns their uids."""
+        """Remove the cgroups and directories of containers not in `known`; returns their uids.
+
+        Raises the first AgentError once every one was tried.
+        """
         kept = set(known)
         found = {name.rpartition(".")[0] for top in self._tops() for group in cgroup.GROUPS for name in _containers(f"{top}/{group}", "")}
         orphans = sorted((found | set(observed.uids(self.paths))) - kept)
+        failures = []
         for uid in orphans:
-            await self.remove(uid)
+            try:
+                await self.remove(uid)
+            except AgentError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return orphans
 
     def features(self) -> tuple[Feature, ...]:

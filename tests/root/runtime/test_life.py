@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from moorage_agent.errors import Interrupted, InvalidTask, StartFailed
-from moorage_agent.runtime import witness
-from moorage_agent.runtime.runtime import Runtime
+from moorage_agent.runtime import linux, witness
+from moorage_agent.runtime.runtime import Runtime, Stuck
 
 from tests.root.runtime.conftest import Make, Run
 from tests.root.runtime.host import Host
@@ -175,6 +175,22 @@ async def test_what_nobody_knows_is_collected(make: Make, host: Host, runtime: R
     assert await runtime.remove_orphans([known.uid]) == sorted([orphan.uid, lost])
     assert host.left_behind()["cgroups"] == [("std", f"{known.uid}.1")]
     assert [state.uid for state in runtime.observe()] == [known.uid]
+
+
+async def test_one_that_cannot_be_collected_keeps_no_other(make: Make, runtime: Runtime) -> None:
+    await make("/bin/true").start()
+    stuck, later = f"00000000{str(uuid.uuid4())[8:]}", f"ffffffff{str(uuid.uuid4())[8:]}"
+    places = [Path(f"{top}/std/{name}.1") for top in runtime._tops() for name in (stuck, later)]
+    for place in places:
+        place.mkdir()
+    busy = next(place for place in places if place.name == f"{stuck}.1")
+    linux.mount("busy", str(busy), "tmpfs", 0)
+    try:
+        with pytest.raises(Stuck, match=stuck):
+            await runtime.remove_orphans([])
+        assert [place.exists() for place in places if place.name == f"{later}.1"] == [False] * len(runtime._tops())
+    finally:
+        linux.umount2(str(busy), linux.MNT_DETACH)
 
 
 @pytest.mark.parametrize(
