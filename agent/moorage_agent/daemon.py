@@ -248,15 +248,19 @@ class Daemon:
     async def _sweep_images(self) -> None:
         keep = self._leftovers.keep(self._world, self._clock().boot, disk_is_full=nearly_full(self._paths.images))
         if keep is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._images.sweep, keep)
-            for digest in [digest for digest, image in self._world.images.items() if image.state == "Ready" and digest not in keep]:
-                self._puller.forget(digest)
+            self._tidied_at = float("-inf")
+            try:
+                await asyncio.get_running_loop().run_in_executor(None, self._images.sweep, keep)
+            finally:
+                for digest in [digest for digest, image in self._world.images.items() if image.state == "Ready" and digest not in keep]:
+                    if self._images.get(digest) is None:
+                        self._puller.forget(digest)
 
     async def _tidy_images(self) -> None:
         now, full = self._clock().boot, nearly_full(self._paths.images)
         if full or now - self._tidied_at >= TIDY_EVERY_S:
-            self._tidied_at = now
             await asyncio.get_running_loop().run_in_executor(None, lambda: self._images.tidy(disk_is_full=full))
+            self._tidied_at = now
 
     def _want_images(self) -> None:
         now, document = self._clock(), self._world.document

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 
+from moorage_agent.images.leftovers import KEPT_S
 from moorage_agent.world import World
 
-KEPT_UNUSED_S = 24 * 3600.0
-KEPT_ON_FULL_DISK_S = 300.0
+UNUSED_KEPT_ON_FULL_DISK_S = 300.0
 FULL_BELOW = 0.15
 
 
@@ -24,7 +24,7 @@ class Leftovers:
         used = world.images_in_use()
         unused = {digest for digest, image in world.images.items() if image.state == "Ready"} - used
         self._unused_since = {digest: self._unused_since.get(digest, now) for digest in unused}
-        limit = KEPT_ON_FULL_DISK_S if disk_is_full else KEPT_UNUSED_S
+        limit = UNUSED_KEPT_ON_FULL_DISK_S if disk_is_full else KEPT_S
         old = {digest for digest, since in self._unused_since.items() if now - since >= limit}
         return (used | unused) - old if old else None
 

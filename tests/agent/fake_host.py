@@ -211,7 +211,10 @@ class FakeRuntime:
 
 
 class FakeImages:
-    """A store and the registry behind it. `broken`: digests whose pull fails, and how. `leavings`: of pulls that ended badly."""
+    """A store and the registry behind it. `broken`: digests whose pull fails, and how. `leavings`: of pulls that ended badly.
+
+    `failing`: how the next sweeps fail, which have removed images by then, and the next times of tidying.
+    """
 
     def __init__(self, *digests: str, config: ImageConfig | None = None) -> None:
         self.config = config or ImageConfig(command=("run",))
@@ -219,6 +222,7 @@ class FakeImages:
         self.broken: dict[str, ImageError] = {}
         self.pulled: list[str] = []
         self.leavings: list[str] = []
+        self.failing: list[OSError] = []
 
     def get(self, digest: str) -> Image | None:
         return self.held.get(digest)
@@ -228,10 +232,16 @@ class FakeImages:
 
     def sweep(self, keep: Collection[str]) -> object:
         self.held = {digest: image for digest, image in self.held.items() if digest in keep}
+        self._fail()
         return None
 
     def tidy(self, *, disk_is_full: bool) -> None:
+        self._fail()
         self.leavings.clear()
+
+    def _fail(self) -> None:
+        if self.failing:
+            raise self.failing.pop()
 
     def pull(
         self, spec: ImageSpec, values: Callable[[str], bytes], store: Any, progress: Callable[[int, int], None], *, cancellation: Any = None

@@ -1,4 +1,4 @@
-"""An archive from a URL, into a file of the store that is kept for a day: it is read when it is resolved and again when it is pulled."""
+"""An archive from a URL, into a file of the store that is kept for a while: it is read when it is resolved and again when it is pulled."""
 
 from __future__ import annotations
 

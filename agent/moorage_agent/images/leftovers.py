@@ -7,6 +7,10 @@ import os
 from collections.abc import Collection
 from contextlib import suppress
 
+KEPT_S = 24 * 3600.0
+KEPT_ON_FULL_DISK_S = 3600.0
+"""Longer than a registry's rate limit keeps half a download from going on: to begin anew fills the disk again."""
+
 PART = "part."
 """Begins the names of downloads that come; who downloads holds a lock on the file (flock), which ends with the process."""
 

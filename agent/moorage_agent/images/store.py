@@ -4,7 +4,7 @@
     images/records/<hex>           an image: its configuration and its layers
     images/blobs/<hex>             manifests and configurations, kept to ask a registry less
     images/making/<name>/          a layer in the making, locked by its maker; *.part is a download to resume
-    images/archives/               downloaded archives, kept for a day; part.* is one that comes, locked by who downloads it
+    images/archives/               downloaded archives, kept for a day, on a full disk for an hour; part.* is one that comes, locked
     images/leases/                 what each running pull needs, locked by it
     images/trash/                  renamed away, being removed
     images/lock                    held shared to lease, exclusively to sweep
@@ -28,7 +28,7 @@ from moorage_agent.images.digest import digest_of, hexadecimal
 from moorage_agent.images.durable import sync_directory, sync_file_system, write_cache_file, write_file
 from moorage_agent.images.layer import Layer
 from moorage_agent.images.lease import Lease, leased, store_lock
-from moorage_agent.images.leftovers import drop_old, drop_old_downloads
+from moorage_agent.images.leftovers import KEPT_ON_FULL_DISK_S, KEPT_S, drop_old, drop_old_downloads
 from moorage_agent.images.limits import DEFAULT, Budget, Limits, free_on
 from moorage_agent.images.record import Record
 from moorage_agent.images.sweep import Held, unwanted
@@ -38,8 +38,6 @@ from moorage_agent.paths import Paths
 from moorage_agent.protocol import ImageConfig
 
 _DIRECTORIES = ("layers", "records", "blobs", "making", "leases", "trash", "archives")
-_KEEP_S = 24 * 3600.0
-_KEEP_ON_FULL_DISK_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -77,12 +75,12 @@ class ImageStore:
             leased(f"{self._root}/leases")
 
     def tidy(self, *, disk_is_full: bool = False) -> None:
-        """Remove what ended pulls left half-made, and what was kept to ask less for it again: for a day, on a full disk for minutes.
+        """Remove what ended pulls left half-made, and what was kept to ask less for it again: for a day, on a full disk for an hour.
 
         Pulls of living processes are left alone. To be called now and then, by one at a time; it may be killed at any point.
         """
         self.prepare()
-        since = time.time() - (_KEEP_ON_FULL_DISK_S if disk_is_full else _KEEP_S)
+        since = time.time() - (KEPT_ON_FULL_DISK_S if disk_is_full else KEPT_S)
         self._empty_trash()
         clear_workplaces(f"{self._root}/making", keep_since=since)
         drop_old_downloads(self.archives, keep_since=since)
@@ -111,7 +109,7 @@ class ImageStore:
         return tuple(image for image in found if image is not None)
 
     def sweep(self, keep: Collection[str]) -> Swept:
-        """Remove every image whose digest is not in `keep`, and the layers nobody names any more.
+        """Remove every image whose digest is not in `keep`, and the layers nobody names any more; `tidy` gives their room back.
 
         Running pulls keep what they lease. `keep` must hold the image of every container that exists: a layer is never taken from
         below a mount only because its caller names it here.
@@ -128,7 +126,6 @@ class ImageStore:
             sync_directory(f"{self._root}/records")  # before the layers go: no record may speak of what is not there
             for name in layers:
                 self._discard(f"{self._root}/layers/{name}")
-        self.tidy()
         return Swept(images, len(layers), freed)
 
     def sizes(self) -> dict[str, int]:

@@ -74,6 +74,7 @@ def test_a_pull_may_be_killed_at_any_point(store: ImageStore, tmp_path: Path) ->
         finished = 0
         for kill in range(KILLS):
             store.sweep([])
+            store.tidy()
             process = start_pull(store, reference, digest)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(usual_s * kill / KILLS)
@@ -119,11 +120,13 @@ def test_a_sweep_leaves_a_running_pull_alone_and_takes_a_dead_ones_leavings(stor
         making = Path(store.paths.images, "making")
         eventually("the first layer is being made", lambda: len(list(making.glob("*/fs/a/*"))) == 20)
         store.sweep([])
+        store.tidy()
         assert list(making.glob("*/fs/a")), "its maker lives"
         assert list(Path(store.paths.images, "leases").iterdir())
         process.kill()
         process.wait(10)
         store.sweep([])
+        store.tidy()
         assert not list(making.glob("*/fs"))
         assert not list(Path(store.paths.images, "leases").iterdir())
 

@@ -41,7 +41,8 @@ def test_a_start_waits_for_no_cleaning(store: ImageStore) -> None:
 
 @pytest.mark.parametrize("path", ["making/0123/4567.part", "archives/0123", "blobs/0123"])
 @pytest.mark.parametrize(
-    ("age_s", "disk_is_full", "stays"), [(HOURS, False, True), (25 * HOURS, False, False), (HOURS, True, False), (MINUTES, True, True)]
+    ("age_s", "disk_is_full", "stays"),
+    [(HOURS, False, True), (25 * HOURS, False, False), (2 * HOURS, True, False), (10 * MINUTES, True, True)],
 )
 def test_what_may_be_wanted_again_is_kept_while_there_is_room(
     store: ImageStore, path: str, age_s: float, disk_is_full: bool, stays: bool
@@ -49,6 +50,17 @@ def test_what_may_be_wanted_again_is_kept_while_there_is_room(
     file = left(store, path, age_s=age_s)
     store.tidy(disk_is_full=disk_is_full)
     assert file.exists() == stays
+
+
+def test_a_sweep_is_whole_though_there_is_something_that_cannot_be_tidied(store: ImageStore) -> None:
+    with MoodyRegistry() as registry:
+        digest = registry.add("app", Image((make_layer({"a": "b"}),)))
+        pulled(source(f"{registry.host}/app:1"), store, digest)
+    unexpected = Path(store.paths.images, "blobs/unexpected")
+    unexpected.mkdir()
+    os.utime(unexpected, (0, 0))
+    assert store.sweep([]).images == (digest,)
+    assert store.get(digest) is None
 
 
 def test_manifests_of_images_that_are_here_stay(store: ImageStore) -> None:
