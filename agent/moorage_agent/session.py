@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from moorage_agent.errors import AgentError, ImageError, Refused, readable
 from moorage_agent.ownership import Claim, claim_of
 from moorage_agent.protocol import (
+    MAX_AGENT_BODY,
     PROTOCOL,
     Decoder,
     ImageSource,
@@ -95,7 +96,7 @@ class Session:
     def send(self, message: dict[str, Any]) -> None:
         """Queue a frame; of one that is too large only that it was."""
         try:
-            self._write(encode(message))
+            self._write(encode(message, max_body=MAX_AGENT_BODY))
         except ProtocolError as error:
             log.warning("a message cannot be sent", extra={"fields": {"type": message["type"], "error": str(error)}})
             self._write(encode({"type": "error", "code": "TooLarge", "message": f"{error}; its type is {message['type'][:40]}"}))
@@ -215,7 +216,7 @@ class Session:
         async def answer() -> None:
             asked = {"type": kind, "id": message.get("id")}
             try:
-                found = encode({**asked, **await work()})
+                found = encode({**asked, **await work()}, max_body=MAX_AGENT_BODY)
             except AgentError as error:
                 later_s = error.retry_after_s if isinstance(error, ImageError) else None
                 found = encode({**asked, "error": {"code": error.code, "message": error.message, "retryAfterS": later_s}})

@@ -15,6 +15,7 @@ from moorage_agent.errors import ImageError
 from moorage_agent.images.cancellation import Cancellation
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import (
+    MAX_AGENT_BODY,
     PROTOCOL,
     Decoder,
     ImageConfig,
@@ -105,7 +106,7 @@ class FakeNode:
         if source.reference == UNSPEAKABLE:
             config = ImageConfig(user="\ud800")
         if source.reference == ENDLESS:
-            config = ImageConfig(user="x" * 40_000_000)
+            config = ImageConfig(user="x" * MAX_AGENT_BODY)
         if source.reference == TRICKLE:
             cancellation.sleep(60)
         if source.url == SLOW_URL:
@@ -116,7 +117,7 @@ class FakeNode:
 
 class OperatorEnd:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer, self._decoder = reader, writer, Decoder()
+        self._reader, self._writer, self._decoder = reader, writer, Decoder(MAX_AGENT_BODY)
         self.frames: list[dict[str, Any]] = []
         self.tasks: dict[str, TaskReport] = {}
         self.removed: list[str] = []

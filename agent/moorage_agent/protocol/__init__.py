@@ -23,7 +23,7 @@ from moorage_agent.protocol.container import (
     Ulimit,
 )
 from moorage_agent.protocol.document import ImageSource, ImageSpec, NodeSpec, TaskSpec
-from moorage_agent.protocol.frames import Decoder, encode, frame
+from moorage_agent.protocol.frames import MAX_AGENT_BODY, Decoder, encode, frame
 from moorage_agent.protocol.report import (
     Exit,
     Feature,
@@ -43,6 +43,7 @@ RELEASE = "0.1.0"
 """The release this agent belongs to. Builds of one release differ in their archive's sha256 alone."""
 
 __all__ = [
+    "MAX_AGENT_BODY",
     "PROTOCOL",
     "RELEASE",
     "Container",

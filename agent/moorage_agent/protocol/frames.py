@@ -37,19 +37,20 @@ from typing import Any
 from moorage_agent.protocol.wire import ProtocolError
 
 MAX_BODY = 32 * 1024 * 1024
+MAX_AGENT_BODY = 8 * 1024 * 1024  # what agents say; the full report of a host with a thousand tasks and as many images has two
 MAX_PAYLOAD = 4 * 1024 * 1024
 
 _LENGTHS = struct.Struct(">II")
 
 
-def encode(message: dict[str, Any], payload: bytes = b"") -> bytes:
+def encode(message: dict[str, Any], payload: bytes = b"", *, max_body: int = MAX_BODY) -> bytes:
     """As `frame`. What is no character (half a surrogate pair, which JSON of a third party may hold) becomes a question mark."""
-    return frame(json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode(errors="replace"), payload)
+    return frame(json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode(errors="replace"), payload, max_body=max_body)
 
 
-def frame(body: bytes, payload: bytes = b"") -> bytes:
+def frame(body: bytes, payload: bytes = b"", *, max_body: int = MAX_BODY) -> bytes:
     """`body` is a JSON object in UTF-8. Raises ProtocolError when either is larger than the protocol allows."""
-    if len(body) > MAX_BODY or len(payload) > MAX_PAYLOAD:
+    if len(body) > max_body or len(payload) > MAX_PAYLOAD:
         raise ProtocolError(f"a frame of {len(body)}+{len(payload)} bytes is larger than the protocol allows")
     return _LENGTHS.pack(len(body), len(payload)) + body + payload
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import orjson
-from moorage_agent.protocol import Decoder, NodeSpec, ProtocolError, frame, to_wire
+from moorage_agent.protocol import MAX_AGENT_BODY, Decoder, NodeSpec, ProtocolError, frame, to_wire
 
 from moorage_operator.errors import AgentError, HostUnsuitable, MoorageError, NodeUnavailable, Unreachable
 from moorage_operator.fleet import loader
@@ -17,7 +17,6 @@ from moorage_operator.fleet.archive import Archive
 from moorage_operator.fleet.ssh import Channel
 
 ANSWER_WITHIN_S: Final = 30.0
-MAX_BODY: Final = 8 * 1024 * 1024  # the full report of a host with a thousand tasks and as many images has two
 
 
 class Wire:
@@ -25,7 +24,7 @@ class Wire:
         self.last_frame_at = clock()
         self._channel = channel
         self._clock = clock
-        self._decoder = Decoder(MAX_BODY)
+        self._decoder = Decoder(MAX_AGENT_BODY)
         self._early: list[tuple[dict[str, Any], bytes]] = []
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._background: set[asyncio.Task[None]] = set()
