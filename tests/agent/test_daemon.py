@@ -37,6 +37,7 @@ from moorage_agent.volumes import make_volume, volume_keys
 
 from tests.agent.fake_host import IMAGE, FakeImages, FakeRuntime, document, task, uid
 from tests.agent.operator_end import BUSY, ENDLESS, SLOW_URL, TRICKLE, UNSPEAKABLE, FakeNode, OperatorEnd, fake_node
+from tests.machine.waiting import eventually
 
 KEY = "secret/default/db/password/0123456789abcdef"
 
@@ -489,6 +490,28 @@ async def test_slow_servers_have_their_places_only_so_long(monkeypatch: pytest.M
     assert {answer["error"]["message"] for answer in answers} == {f"what {TRICKLE} means could not be found out within 0.3 s"}
     operator.send({"type": "resolve", "id": 81, "source": {"kind": "Registry", "reference": "r.example/x:1"}})
     assert "image" in await operator.hear("resolved")
+
+
+async def test_who_waits_for_a_place_has_all_the_time_once_it_is_free(monkeypatch: pytest.MonkeyPatch, operator: OperatorEnd) -> None:
+    monkeypatch.setattr(resolves, "REGISTRY_WITHIN_S", 0.5)
+    for number in range(resolves.IN_FLIGHT):
+        operator.send({"type": "resolve", "id": number, "source": {"kind": "Registry", "reference": TRICKLE}})
+    operator.send({"type": "resolve", "id": 81, "source": {"kind": "Registry", "reference": "r.example/x:1"}})
+    answers = {answer["id"]: answer for answer in [await operator.hear("resolved") for _ in range(resolves.IN_FLIGHT + 1)]}
+    assert "image" in answers[81]
+
+
+async def test_archives_at_hand_wait_for_no_downloads(node: FakeNode, operator: OperatorEnd) -> None:
+    for number in range(resolves.IN_FLIGHT):
+        source = {"kind": "ArchiveUrl", "url": SLOW_URL, "sha256": f"{number:064x}"}
+        operator.send({"type": "resolve", "id": number, "source": source})
+    await asyncio.to_thread(eventually, "all of them come", lambda: node.downloads == resolves.IN_FLIGHT)
+    operator.send({"type": "resolve", "id": 81, "source": {"kind": "ArchivePath", "path": "/srv/app.tar"}})
+    try:
+        answer = await operator.hear("resolved")
+    finally:
+        node.archive_is_here.set()
+    assert (answer["id"], "image" in answer) == (81, True)
 
 
 async def test_nothing_is_resolved_for_an_operator_that_is_gone(node: FakeNode, operator: OperatorEnd) -> None:
