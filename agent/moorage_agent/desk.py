@@ -83,6 +83,8 @@ class OperatorDesk:
                 self._sync_soon()
         except OSError as error:
             log.warning("the epoch or the document cannot be written", extra={"fields": {"error": str(error)}})
+        if self._world.values.unsynced:
+            self._sync_soon()
 
     def close(self) -> None:
         if self._session is not None:
@@ -91,7 +93,7 @@ class OperatorDesk:
         if self._uninstalling is not None:
             self._uninstalling.cancel()  # files whose removal has begun are removed all the same: it is a thread
         with contextlib.suppress(OSError):
-            self._host.sync()
+            self._sync()
 
     # --- session.Desk
 
@@ -134,6 +136,8 @@ class OperatorDesk:
             self._world.value_errors[key] = why
         else:
             self._world.values.put(key, data)
+            if self._world.values.unsynced:
+                self._sync_soon()
             self._world.value_errors.pop(key, None)
         self._told[key] = self._told.get(key, 0) + 1
         self._arrival.set()
@@ -253,14 +257,18 @@ class OperatorDesk:
             missing = ", ".join(keys)
             raise ImageError("ValueMissing", f"the operator did not send {missing} within {VALUES_WITHIN_S:g} s", 30.0) from None
 
+    def _sync(self) -> None:
+        self._host.sync()
+        self._world.values.sync()
+
     def _sync_soon(self) -> None:
         if not self._syncing:
             self._syncing = True
-            asyncio.get_running_loop().run_in_executor(None, self._host.sync).add_done_callback(self._synced)
+            asyncio.get_running_loop().run_in_executor(None, self._sync).add_done_callback(self._synced)
 
     def _synced(self, done: asyncio.Future[None]) -> None:
         self._syncing = False
         if done.exception() is not None:
-            log.error("the document could not be synced to disk", extra={"fields": {"error": str(done.exception())}})
-        elif self._host.unsynced:
+            log.error("the document or a value could not be synced to disk", extra={"fields": {"error": str(done.exception())}})
+        elif self._host.unsynced or self._world.values.unsynced:
             self._sync_soon()

@@ -36,6 +36,17 @@ def replace_file(path: str, data: bytes, *, durable: bool = False) -> None:
         sync_directory(os.path.dirname(path))
 
 
+def name_synced(written: str, path: str) -> None:
+    """Give a written file its name once it is whole on the disk."""
+    descriptor = os.open(written, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(written, path)
+    sync_directory(os.path.dirname(path))
+
+
 def sync_directory(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Iterable
 
@@ -16,7 +17,7 @@ from moorage_agent.errors import AgentError, InvalidTask
 from moorage_agent.paths import Paths
 from moorage_agent.protocol import ImageSource, TaskSpec
 from moorage_agent.runtime import linux
-from moorage_agent.state import replace_file
+from moorage_agent.state import name_synced, replace_file
 
 SECRET_KINDS = ("secret", "pull")
 OPEN_KINDS = ("config", "ca")
@@ -74,11 +75,18 @@ def filesystem_at(mountinfo: str, path: str) -> str | None:
 
 
 class ValueStore:
-    """The values this host has. Every method is quick: small files, no network."""
+    """The values this host has. Every method but `sync` is quick: small files, no network.
+
+    That a value is on disk is known by its name alone, after a power cut too: it gets its name once it is whole there, by `sync`. Until
+    then it is read where it was written, and forgotten with the daemon.
+    """
 
     def __init__(self, paths: Paths) -> None:
         self._homes = {True: paths.secrets, False: paths.configs}
         self._present: set[str] = set()
+        self._unsynced: dict[str, str] = {}
+        self._writes = 0
+        self._changing, self._syncing = threading.Lock(), threading.Lock()
         for home in self._homes.values():
             with contextlib.suppress(FileNotFoundError):
                 self._present.update(name for name in os.listdir(f"{home}/values") if not name.endswith(".new"))
@@ -97,23 +105,56 @@ class ValueStore:
 
     def get(self, key: str) -> bytes:
         """Raises AgentError when the value is not here."""
-        try:
-            with open(self._value_path(key), "rb") as file:
-                return file.read()
-        except FileNotFoundError:
+        data = self._read(key)
+        if data is None:
             self._present.discard(_name(key))
-            raise AgentError("ValueMissing", f"the value {key} is not on this host; the operator sends it when connected") from None
+            raise AgentError("ValueMissing", f"the value {key} is not on this host; the operator sends it when connected")
+        return data
+
+    def _read(self, key: str) -> bytes | None:
+        for path in (self._unsynced.get(self._value_path(key)), self._value_path(key)):  # the first gets the second's name meanwhile
+            with contextlib.suppress(FileNotFoundError):
+                if path is not None:
+                    with open(path, "rb") as file:
+                        return file.read()
+        return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Whole on the disk when this returns: that a value is here is known by its name alone, after a power cut too."""
-        replace_file(self._value_path(key), data, durable=not is_secret(key))
+        path = self._value_path(key)
+        if not self.has(key) or self._read(key) != data:
+            if is_secret(key):
+                replace_file(path, data)
+            else:
+                self._writes += 1
+                written = f"{path}.{self._writes}.new"
+                replace_file(written, data)
+                with self._changing:
+                    self._unsynced[path] = written
         self._present.add(_name(key))
+
+    @property
+    def unsynced(self) -> bool:
+        return bool(self._unsynced)
+
+    def sync(self) -> None:
+        """Put on the platter what was put here. Runs in a thread."""
+        with self._syncing:
+            with self._changing:
+                found = list(self._unsynced.items())
+            for path, written in found:
+                with contextlib.suppress(FileNotFoundError):  # swept, or dropped
+                    name_synced(written, path)
+                with self._changing:
+                    if self._unsynced.get(path) == written:
+                        del self._unsynced[path]
 
     def drop(self, key: str) -> None:
         """Forget a value that proved to be wrong."""
         self._present.discard(_name(key))
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._value_path(key))
+        for path in (self._unsynced.pop(self._value_path(key), None), self._value_path(key)):
+            with contextlib.suppress(FileNotFoundError):
+                if path is not None:
+                    os.unlink(path)
 
     def file(self, key: str, *, uid: int, gid: int, mode: int) -> str:
         """The path of a file with this value, owner and mode, to be bound into containers."""
@@ -132,12 +173,16 @@ class ValueStore:
 
     def sweep(self, keys: Iterable[str], files: Iterable[str], *, older_than_s: float) -> list[str]:
         """Delete values and files nobody refers to, unless they are so young that their document may be on its way."""
-        wanted = {self._value_path(key) for key in keys} | set(files)
+        paths = {self._value_path(key) for key in keys}
+        with self._changing:
+            wanted = paths | {written for path, written in self._unsynced.items() if path in paths} | set(files)
         gone = []
         for home in self._homes.values():
             for part in ("values", "files"):
                 gone += _sweep(f"{home}/{part}", wanted, before=time.time() - older_than_s)
-        self._present -= {os.path.basename(path) for path in gone}
+        with self._changing:
+            self._unsynced = {path: written for path, written in self._unsynced.items() if written not in gone}
+        self._present -= {os.path.basename(path).partition(".")[0] for path in gone}
         return gone
 
     def _value_path(self, key: str) -> str:

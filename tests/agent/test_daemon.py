@@ -33,6 +33,7 @@ from moorage_agent.runtime.launch import Bind, Launch, Tmpfs
 from moorage_agent.runtime.runtime import Started
 from moorage_agent.state import HostState, TaskStore
 from moorage_agent.task_state import End, Record
+from moorage_agent.values import ValueStore
 from moorage_agent.volumes import make_volume, volume_keys
 
 from tests.agent.fake_host import IMAGE, FakeImages, FakeRuntime, document, task, uid
@@ -512,6 +513,13 @@ async def test_archives_at_hand_wait_for_no_downloads(node: FakeNode, operator: 
     finally:
         node.archive_is_here.set()
     assert (answer["id"], "image" in answer) == (81, True)
+
+
+async def test_a_config_that_came_is_there_for_a_host_that_starts_again(node: FakeNode, operator: OperatorEnd) -> None:
+    key = "config/default/app/app.ini/0123456789abcdef"
+    operator.send({"type": "value", "key": key}, b"[app]")
+    await asyncio.to_thread(eventually, "it is on the platter", lambda: ValueStore(node.paths).has(key))
+    assert ValueStore(node.paths).get(key) == b"[app]"
 
 
 async def test_nothing_is_resolved_for_an_operator_that_is_gone(node: FakeNode, operator: OperatorEnd) -> None:

@@ -62,6 +62,25 @@ def test_a_changed_value_is_a_new_file_and_the_old_one_stays_as_it_was(paths: Pa
     assert store.file(CONFIG, uid=os.getuid(), gid=os.getgid(), mode=0o440) == new
 
 
+def test_a_value_has_its_name_once_it_is_on_the_platter(paths: Paths) -> None:
+    store = ValueStore(paths)
+    for data in (b"old", b"new"):
+        store.put(CONFIG, data)
+        assert store.get(CONFIG) == data
+    assert ValueStore(paths).missing([CONFIG]) == (CONFIG,)
+    store.sync()
+    assert not store.unsynced
+    assert (store.get(CONFIG), ValueStore(paths).get(CONFIG)) == (b"new", b"new")
+
+
+def test_a_value_that_comes_again_is_not_written_again(paths: Paths) -> None:
+    store = ValueStore(paths)
+    store.put(CONFIG, b"same")
+    store.sync()
+    store.put(CONFIG, b"same")
+    assert not store.unsynced
+
+
 def test_what_nobody_refers_to_is_swept_once_it_is_old(paths: Paths) -> None:
     store = ValueStore(paths)
     store.put(SECRET, b"kept")

@@ -65,6 +65,8 @@ def test_a_value_is_whole_after_a_power_cut(disk: Disk) -> None:
     for key in (CONFIG, BUNDLE):
         store.put(key, b"[app]\n" * 1000)
         disk.commit()
+        assert not ValueStore(disk.cut()).has(key)
+        store.sync()
         after = ValueStore(disk.cut())
         assert after.has(key)
         assert after.get(key) == b"[app]\n" * 1000
@@ -74,6 +76,7 @@ def test_a_file_that_a_power_cut_emptied_is_made_again(disk: Disk) -> None:
     store = ValueStore(disk.paths)
     store.make()
     store.put(CONFIG, b"[app]\n" * 1000)
+    store.sync()
     store.file(CONFIG, uid=0, gid=0, mode=0o400)
     disk.commit()
     after = ValueStore(disk.cut())
