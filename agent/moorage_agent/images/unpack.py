@@ -51,6 +51,7 @@ class _Unpacker:
         self._tree, self._reader, self._budget = tree, reader, budget
         self._mtimes: dict[bytes, int] = {}
         self._whiteouts: set[bytes] = set()
+        self._marked: set[bytes] = set()  # deleted or emptied below, whatever this layer puts there and in which order
         self._pending: dict[bytes, bytes] = {}
         self._warnings: set[str] = set()
         self._size = self._entries = 0
@@ -140,7 +141,7 @@ class _Unpacker:
         else:
             place = place if there is None else self._tree.remove(place, name)
             own = self._tree.make_directory(place, name)
-            if there is not None and is_whiteout(there):
+            if own.path in self._marked:
                 self._tree.hide_below(own)
         self._attributes(own.fd, entry)
         self._explicit(own.path, entry)
@@ -206,6 +207,7 @@ class _Unpacker:
             return False
         place, name = self._tree.parent(path)
         if name == _OPAQUE:
+            self._marked.add(place.path)
             self._tree.hide_below(place)
         else:
             self._whiteout(place, name[len(_HIDES) :])
@@ -215,6 +217,7 @@ class _Unpacker:
         """Hide the lower layers' `name`. What this layer has under that name stays; a directory no longer merges with those below."""
         if name in (b"", b".", b".."):
             raise ImageError("InvalidImage", f"a layer deletes {name!r} in {place.path[:80]!r}, which is no file's name")
+        self._marked.add(place.child(name))
         there = self._tree.lstat(place, name)
         if there is None and place.child(name) in self._pending:
             return

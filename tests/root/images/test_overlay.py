@@ -284,6 +284,18 @@ acts = st.tuples(st.sampled_from(["put", "put", "put", "delete", "empty"]), path
 images = st.lists(st.lists(acts, min_size=1, max_size=6), min_size=1, max_size=4)
 
 
+@pytest.mark.parametrize(
+    "upper",
+    [
+        [file("d"), whiteout("d"), folder("d")],
+        [whiteout("d"), file("d"), folder("d")],
+        [opaque("d"), file("d"), folder("d")],
+    ],
+)
+def test_a_mark_holds_for_a_directory_that_comes_after_a_file(tmp_path: Path, upper: list[Member]) -> None:
+    assert set(stacked(tmp_path, [folder("d"), file("d/old")], upper)) == {"", "d"}
+
+
 @settings(max_examples=300, deadline=None)
 @given(images)
 def test_the_kernel_shows_what_the_layers_say(tmp_path_factory: pytest.TempPathFactory, image: list[list[tuple[str, str, Said]]]) -> None:
