@@ -11,6 +11,7 @@ STABLE_S = 60.0
 JITTER = 0.2
 CRASH_BUDGET = 5
 CRASH_WINDOW_S = 300.0
+_NOT_REACHED = 125  # docker's code for a failure of the runtime
 KEPT_EXITS = 10
 SHORTEST_DELAY_S = 0.1
 
@@ -37,7 +38,7 @@ def after_exit(record: Record, ended: Exit, *, run: int, policy: Restart, now: M
         restarts=record.restarts + (0 if end else 1),
         restart_at=now.boot + pause,
         boot_id=now.boot_id,
-        exits=(*record.exits, ended)[-max(KEPT_EXITS, (policy.max_attempts or 0) + 1) :],
+        exits=_kept((*record.exits, ended), policy),
         message=_told(ended, pause=None if end else pause),
         hindered="",
         stop=None,
@@ -48,19 +49,24 @@ def after_exit(record: Record, ended: Exit, *, run: int, policy: Restart, now: M
 def after_trouble(record: Record, trouble: Trouble, *, policy: Restart, now: Moment, chance: float) -> Record:
     """The record of a task whose program was not reached, for what may pass: it waits as after an exit, and no attempt is used up.
 
-    A run that was begun is over: what is left of it has its number.
+    It counts for the crash budget: on another node the task may do better. A run that was begun is over: what is left has its number.
     """
-    streak = record.streak + 1
+    streak, tried = record.streak + 1, Exit(_NOT_REACHED, now.wall, reason=trouble.code)
     return dataclasses.replace(
         record,
         noted=record.run,
         streak=streak,
         restart_at=now.boot + delay_s(policy, streak, chance=chance),
         boot_id=now.boot_id,
+        exits=_kept((*record.exits, tried), policy),
         message=trouble.message,
         hindered=trouble.code,
         stop=None,
     )
+
+
+def _kept(exits: tuple[Exit, ...], policy: Restart) -> tuple[Exit, ...]:
+    return exits[-max(KEPT_EXITS, (policy.max_attempts or 0) + 1) :]
 
 
 def delay_s(policy: Restart, streak: int, *, chance: float) -> float:

@@ -6,9 +6,10 @@ from moorage_agent.errors import readable
 from moorage_agent.protocol import Exit, ImageReport, TaskReport
 from moorage_agent.restart import crash_looping
 from moorage_agent.steps import cut_off
-from moorage_agent.task_state import DISCONNECTED, HOST_REBOOTED, REMOVED, REPLACED, UNHEALTHY, ImageView, Moment, TaskView
+from moorage_agent.task_state import DISCONNECTED, HOST_REBOOTED, REMOVED, REPLACED, UNHEALTHY, ImageView, Moment, Record, TaskView
 
 REPORTED_EXITS = 5
+CRASH_LOOP = "CrashLoop"
 
 
 def task_report(view: TaskView, now: Moment) -> TaskReport:
@@ -82,19 +83,26 @@ def _between_runs(view: TaskView, now: Moment) -> tuple[str, str, str]:
     if waits:
         return "Starting", *waits
     if record.hindered:
-        return "Starting", record.hindered, record.message
+        return "Starting", _hindered_by(record), record.message
     if not record.exits:
         return "Starting", "", ""
     last = record.exits[-1].reason
     if last in (HOST_REBOOTED, DISCONNECTED):
         return "Starting", last, record.message
-    return "Starting", "CrashLoop" if crash_looping(record) else last or "CrashLoopBackOff", record.message
+    return "Starting", CRASH_LOOP if crash_looping(record) else last or "CrashLoopBackOff", record.message
+
+
+def _hindered_by(record: Record) -> str:
+    """Of a crash loop the operator tries another node."""
+    return CRASH_LOOP if crash_looping(record) else record.hindered
 
 
 def _before_first_run(view: TaskView, now: Moment) -> tuple[str, str, str]:
     waits = _hindrance(view, now)
     if waits is None and view.record.hindered:
-        waits = view.record.hindered, view.record.message
+        waits = _hindered_by(view.record), view.record.message
+        if waits[0] == CRASH_LOOP and not view.record.ready:
+            return "Starting", *waits
     if view.record.ready:
         return "Ready", *(waits or ("", "prepared"))
     return "Preparing", *(waits or ("", ""))

@@ -171,7 +171,9 @@ def test_a_start_that_fails_for_what_may_pass_is_tried_again(node: Simulation, e
         for step in node.due():
             node.perform(step)
     report = node.report(uid(1))
-    assert (report.state, report.reason, report.message, report.last_exits) == ("Starting", error.code, error.message, ())
+    assert (report.state, report.reason, report.message) == ("Starting", error.code, error.message)
+    assert [(one.code, one.reason) for one in report.last_exits] == [(125, error.code)]
+    assert node.world.tasks[uid(1)].record.attempts == 0
     node.runtime.start_error = None
     node.settle()
     assert node.runtime.alive() == {uid(1)}
@@ -195,6 +197,22 @@ def test_what_may_pass_uses_up_no_restart_and_is_waited_for_longer_each_time(nod
     node.settle()
     assert (node.report(uid(1)).state, node.report(uid(1)).exit_code) == ("Complete", 0)
     assert len(node.runtime.starts) == 1
+
+
+def test_a_host_that_keeps_hindering_a_task_is_a_crash_loop_so_that_another_may_have_it(node: Simulation) -> None:
+    node.runtime.start_error = StartFailed(125, "fork", errno.EAGAIN, "Resource temporarily unavailable")
+    node.apply(document(task(1, "exit", "0", restart=Restart(condition="None"))))
+    said: list[tuple[str, str]] = []
+    while not said or said[-1][1] != "CrashLoop":
+        ready = [step for step in node.due() if not isinstance(step, Wait)]
+        if ready:
+            node.perform(ready[0])
+        else:
+            said.append((node.report(uid(1)).state, node.report(uid(1)).reason))
+            assert node.sleep_to_next()
+    assert said == [("Starting", "StartFailed")] * 4 + [("Starting", "CrashLoop")]
+    assert "Resource temporarily unavailable" in node.report(uid(1)).message
+    assert node.report(uid(1)).restarts == 0
 
 
 def test_a_program_that_was_reached_after_all_is_not_run_twice(node: Simulation) -> None:
