@@ -109,7 +109,12 @@ class AgentHost:
 
     def first_processes(self) -> set[int]:
         """The first process of every container of this agent, in whatever cgroup it is."""
-        return {pid for pid in self._processes() if _is_first(pid) and f"/{self.paths.cgroup_root}" in _text(str(pid), "cgroup")}
+        found = set()
+        for pid in self._processes():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                if _is_first(pid) and f"/{self.paths.cgroup_root}" in _text(str(pid), "cgroup"):
+                    found.add(pid)
+        return found
 
     @property
     def zygote_pid(self) -> int:

@@ -153,7 +153,7 @@ def children(pid: int) -> list[int]:
 def alive(pid: int) -> bool:
     try:
         return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it ended before, or while, it was read
         return False
 
 
