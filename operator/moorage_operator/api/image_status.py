@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from moorage_operator.api.condition import Conditions
-from moorage_operator.api.scalars import Bytes, Count, Digest, Label, Line, Message, Word
+from moorage_operator.api.scalars import MAX_LINE, Bytes, Count, Digest, Label, Line, Message, Word
 from moorage_operator.api.schema import Model, atomic_list, list_map, text
+
+MAX_TEXT: Final = 4096
+MAX_TEXTS: Final = 512
+MAX_PORTS: Final = 128
+MAX_LABELS: Final = 256
+MAX_PLATFORMS: Final = 64
+MAX_LAYERS: Final = 256
+MAX_FAILURES: Final = 16
 
 
 class LayerStatus(Model):
@@ -22,8 +30,8 @@ class LayerStatus(Model):
     """Compressed size in bytes."""
 
 
-Text = Annotated[str, text(4096, least=0)]
-Texts = Annotated[tuple[Text, ...], atomic_list(512)]
+Text = Annotated[str, text(MAX_TEXT, least=0)]
+Texts = Annotated[tuple[Text, ...], atomic_list(MAX_TEXTS)]
 
 
 class ImageHealthcheck(Model):
@@ -63,7 +71,7 @@ class ImageConfig(Model):
     working_dir: Text | None = None
     """Directory in which the process starts."""
 
-    ports: Annotated[tuple[Line, ...], atomic_list(128)] = ()
+    ports: Annotated[tuple[Line, ...], atomic_list(MAX_PORTS)] = ()
     """Ports the image says it listens on, such as 80/tcp."""
 
     volumes: Texts = ()
@@ -75,7 +83,7 @@ class ImageConfig(Model):
     healthcheck: ImageHealthcheck | None = None
     """The check that comes with the image."""
 
-    labels: Annotated[Mapping[Annotated[str, Field(max_length=256)], Text], Field(max_length=256)] = Field(default_factory=dict)
+    labels: Annotated[Mapping[Annotated[str, Field(max_length=MAX_LINE)], Text], Field(max_length=MAX_LABELS)] = Field(default_factory=dict)
     """Labels of the image."""
 
 
@@ -139,7 +147,7 @@ class ImageStatus(Model):
     asked_platform: Line | None = None
     """The platform that spec asked for then."""
 
-    platforms: Annotated[tuple[Line, ...], atomic_list(64)] = ()
+    platforms: Annotated[tuple[Line, ...], atomic_list(MAX_PLATFORMS)] = ()
     """All platforms the reference offers."""
 
     size: Line | None = None
@@ -151,7 +159,7 @@ class ImageStatus(Model):
     layer_count: Count | None = None
     """Number of layers."""
 
-    layers: Annotated[tuple[LayerStatus, ...], atomic_list(256)] = ()
+    layers: Annotated[tuple[LayerStatus, ...], atomic_list(MAX_LAYERS)] = ()
     """The layers, lowest first."""
 
     config: ImageConfig | None = None
@@ -169,7 +177,7 @@ class ImageStatus(Model):
     nodes_ready: Line | None = None
     """Nodes that have it and nodes that should, such as 3/4."""
 
-    failures: Annotated[tuple[PullFailure, ...], list_map("node", most=16)] = ()
+    failures: Annotated[tuple[PullFailure, ...], list_map("node", most=MAX_FAILURES)] = ()
     """The last nodes that could not fetch it."""
 
     progress: Progress | None = None

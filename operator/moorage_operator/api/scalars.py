@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, PlainSerializer
 from pydantic_core import CoreSchema
@@ -64,7 +64,8 @@ FileMode = Annotated[str, text(4, rule("self.matches('^0?[0-7]{3}$')", 'write th
 Word = Annotated[str, text(128)]
 """A CamelCase word that the operator writes. No enum: an older CRD must not refuse the status of a newer operator."""
 Message = Annotated[str, text(32768, least=0)]
-Line = Annotated[str, text(256, least=0)]
+MAX_LINE: Final = 256
+Line = Annotated[str, text(MAX_LINE, least=0)]
 Argument = Annotated[str, text(32768, least=0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]

@@ -13,19 +13,25 @@ from moorage_agent.protocol import ImageConfig as SeenConfig
 
 from moorage_operator.api import Condition, Image, ImageConfig, ImageStatus, is_true, memory_text, rfc3339, stamped
 from moorage_operator.api.condition import Truth
-from moorage_operator.api.image_status import ImageHealthcheck, LayerStatus, NodeCounts, Progress, PullFailure
+from moorage_operator.api.image_status import (
+    MAX_FAILURES,
+    MAX_LABELS,
+    MAX_LAYERS,
+    MAX_PLATFORMS,
+    MAX_PORTS,
+    MAX_TEXT,
+    MAX_TEXTS,
+    ImageHealthcheck,
+    LayerStatus,
+    NodeCounts,
+    Progress,
+    PullFailure,
+)
+from moorage_operator.api.scalars import MAX_LINE
 from moorage_operator.plan.image import Attempt, ImagePlan
 from moorage_operator.plan.image_source import source_text
 
-MAX_FAILURES: Final = 16
-MAX_LAYERS: Final = 256
 MAX_MESSAGE: Final = 1024
-MAX_PLATFORMS: Final = 64
-MAX_LINE: Final = 256
-MAX_TEXT: Final = 4096
-MAX_TEXTS: Final = 512
-MAX_PORTS: Final = 128
-MAX_LABELS: Final = 256
 NEWS_EVERY: Final = timedelta(seconds=2)
 
 # The agent's words for what is wrong with the manifest or the image itself, so that no retry can help.
