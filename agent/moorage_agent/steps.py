@@ -260,7 +260,7 @@ def _settle(view: TaskView, now: Moment) -> Step:
         return NoteExit(view.uid, view.seen.run, _named(view.unnoted, view))
     if not trouble.permanent:
         return BackOff(view.uid, trouble)
-    if trouble.permanent and not view.record.began:
+    if not view.record.began:
         return Finish(view.uid, End("Rejected", trouble.code, trouble.message))
     run = max(view.record.run, view.record.noted + 1)
     return NoteExit(view.uid, run, Exit(trouble.exit_code, now.wall, reason=trouble.code))

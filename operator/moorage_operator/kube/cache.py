@@ -32,6 +32,12 @@ class Change(NamedTuple):
     old: Obj | None
     new: Obj | None
 
+    @property
+    def departed(self) -> Obj | None:
+        """The object that is no more, whether or not another of its name is there now."""
+        gone = self.old is not None and (self.new is None or uid_of(self.new) != uid_of(self.old))
+        return self.old if gone else None
+
 
 class Sign(NamedTuple):
     """The newest thing the cache knows: that this object was there, or gone, at this version."""

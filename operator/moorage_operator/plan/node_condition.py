@@ -121,7 +121,7 @@ def _too_early(contact: Contact | None, *, leading_since: datetime, now: datetim
         return False
     heard = last_frame(contact)
     if heard is None or heard < leading_since:
-        told = answers(contact) and contact is not None and contact.reason not in OURS
+        told = contact is not None and contact.reason in PASSING - OURS
         return not told and now < leading_since + RESTART_GRACE
     return (now - heard).total_seconds() <= SILENT_AFTER_S
 

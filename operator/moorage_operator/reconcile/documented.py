@@ -50,8 +50,8 @@ class Documented:
         return known.spec
 
     def _forget(self, change: Change) -> None:
-        if change.old is not None and (change.new is None or uid_of(change.new) != uid_of(change.old)):
-            self._entries.pop(uid_of(change.old), None)
+        if change.departed is not None:
+            self._entries.pop(uid_of(change.departed), None)
 
 
 class _Sources(dict[ImageKey, ImageSource]):

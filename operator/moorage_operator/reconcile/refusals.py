@@ -20,7 +20,7 @@ class Refusals:
     def __init__(self, generation: int) -> None:
         self.generation = generation
         self.until: datetime | None = None
-        self._of: dict[str, list[str]] = {}
+        self._of: dict[tuple[str, str], list[str]] = {}
 
     def hold(self, *, now: datetime) -> bool:
         """Whether it is too early to ask again."""
@@ -35,12 +35,11 @@ class Refusals:
         try:
             yield
         except (Forbidden, Invalid) as error:
-            self._of.setdefault(f"{error.reason} {what}", []).append(str(error))
+            self._of.setdefault((error.reason, what), []).append(str(error))
             self.until = now + timedelta(seconds=RETRY_S)
 
     def problems(self) -> Iterator[Problem]:
         """One for each kind, however many objects were refused; the same words for the same refusals."""
-        for of, said in self._of.items():
-            reason, what = of.split(" ", 1)
+        for (reason, what), said in self._of.items():
             count = f"{len(said)} {what}s" if len(said) > 1 else f"the {what}"
             yield Problem(reason, f"the API server refused {count}, tried again every {RETRY_S:g} s: {min(said)}")

@@ -54,10 +54,11 @@ async def place_task(world: World, task: Task, needs: TaskNeeds, outcome: Placem
         body["spec"]["image"] = _image(image)
     try:
         world.tasks.raw.put(await world.api.patch(TASKS, key_of_model(task), body))
-    except BaseException as error:
+    except NotFound:
         world.placer.forget(needs)
-        if not isinstance(error, NotFound):
-            raise
+    except BaseException:
+        world.placer.forget(needs)
+        raise
 
 
 async def let_run(world: World, namespace: str, name: str, uid: str) -> None:

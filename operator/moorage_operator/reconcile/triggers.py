@@ -81,9 +81,9 @@ class _Triggers:
     def service(self, change: Change) -> None:
         world = self._world
         world.enqueue(SERVICES, change.key, 0.0)
-        if change.old is not None and (change.new is None or uid_of(change.new) != uid_of(change.old)):
-            world.wishes.forget(uid_of(change.old))
-            world.refusals.pop(uid_of(change.old), None)
+        if change.departed is not None:
+            world.wishes.forget(uid_of(change.departed))
+            world.refusals.pop(uid_of(change.departed), None)
         for stack in {*_owner_names(change, "Stack"), *self._stacks_hindered(change)}:
             world.enqueue(STACKS, Key(change.key.namespace, stack), 0.0)
 
@@ -113,8 +113,8 @@ class _Triggers:
         world, name = self._world, change.key.name
         world.enqueue(NODES, change.key, 0.0)
         world.forget_losses()
-        if change.old is not None and (change.new is None or uid_of(change.new) != uid_of(change.old)):
-            world.fleet.heir(uid_of(change.old))
+        if change.departed is not None:
+            world.fleet.heir(uid_of(change.departed))
         new = None if change.new is None else world.nodes.of(change.new)
         if new is None:
             world.placer.view.drop_node(name)

@@ -95,9 +95,9 @@ class Typed(Generic[M]):
         return (model for model in map(self.of, objects) if model is not None)
 
     def _forget(self, change: Change) -> None:
-        if change.old is not None and (change.new is None or uid_of(change.new) != uid_of(change.old)):
-            self._young.pop(uid_of(change.old), None)
-            self._old.pop(uid_of(change.old), None)
+        if change.departed is not None:
+            self._young.pop(uid_of(change.departed), None)
+            self._old.pop(uid_of(change.departed), None)
 
 
 def unreadable(what: str, error: Exception) -> InvalidSpec:
