@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import signal
+import struct
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from moorage_agent.errors import Interrupted, InvalidTask, StartFailed
+from moorage_agent.errors import AgentError, Interrupted, InvalidTask, StartFailed
 from moorage_agent.runtime import linux, witness
 from moorage_agent.runtime.runtime import Runtime, Stuck
 
@@ -122,14 +126,58 @@ async def test_starting_a_run_that_runs_returns_it(make: Make) -> None:
     assert await container.start() == await container.start()
 
 
-async def test_another_run_of_a_container_that_runs_is_refused(make: Make) -> None:
+async def test_another_run_of_a_container_that_runs_is_refused(make: Make, host: Host) -> None:
     container = make("/bin/sleep", "100")
     started = await container.start()
-    with pytest.raises(StartFailed, match="still supervised"):
+    with pytest.raises(AgentError, match="run 1 is not over"):
         await make("/bin/true", uid=container.uid, run=2).start()
     state = container.state()
     assert state is not None
     assert state.pid == started.pid
+    assert Path(host.paths.task(container.uid), "root-1").is_dir()
+
+
+async def test_a_start_that_a_dead_daemon_left_under_way_is_waited_for(make: Make, host: Host, runtime: Runtime) -> None:
+    container = make("/bin/sh", "-c", "echo up; sleep 1000")
+    other = host.runtime()
+    await other.ensure_zygote()
+    cut_off = asyncio.create_task(other.start(container.launch))
+    await asyncio.sleep(0)
+    shim = await asyncio.to_thread(frozen_holder, Path(host.paths.task_run(container.uid), "lock"))
+    cut_off.cancel()
+    other.close()
+    asyncio.get_running_loop().call_later(0.3, os.kill, shim, signal.SIGCONT)
+    started = await container.start()
+    await container.until_output("up")
+    state = container.state()
+    assert state is not None
+    assert (state.pid, state.exit, container.facts["shim"]) == (started.pid, None, shim)
+
+
+def frozen_holder(lock: Path) -> int:
+    """The process that comes to hold the lock, stopped as early as can be. <bits/fcntl.h>: struct flock {type, whence, start, len, pid}."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with suppress(FileNotFoundError), lock.open("r+b") as file:
+            asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, *_, holder = struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, asked))
+            if kind != fcntl.F_UNLCK:
+                os.kill(holder, signal.SIGSTOP)
+                return int(holder)
+    raise TimeoutError(f"nobody holds {lock}")
+
+
+async def test_a_run_that_came_to_its_end_without_a_daemon_is_not_run_twice(make: Make, host: Host, runtime: Runtime) -> None:
+    container = make("/bin/sh", "-c", "echo once; exit 7")
+    other = host.runtime()
+    await other.start(container.launch)
+    await container.ended()
+    other.close()
+    await runtime.ensure_zygote()
+    assert (await container.start()).started_at > 0
+    ended = await asyncio.wait_for(runtime.next_exit(), 10)
+    assert ended.exit is not None
+    assert (ended.run, ended.exit.code, container.output()) == (1, 7, "once\n")
 
 
 async def test_signal_reaches_the_first_process(make: Make, runtime: Runtime) -> None:
