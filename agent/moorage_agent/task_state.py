@@ -102,7 +102,7 @@ class Trouble:
     code: str
     message: str
     permanent: bool
-    exit_code: int = 125
+    exit_code: int = 125  # docker's code for a failure of the runtime
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class TaskView:
     """All that decides about one task. `wanted`: the document holds it; `spec` None: a container whose task nobody remembers.
 
     `missing`: keys of values not here, with what the operator said about them, if it did. `heard_at`: boot time of the last word of an
-    operator. `way_blocked`: a task this one replaces still runs. `heir_ready`: a task that replaces this one and may start waits for it.
-    `host_stops`: the host goes down now.
+    operator. `way_blocked`: a task still runs that this one replaces, or that replaced it. `heir_ready`: a task that replaces this one and
+    may start waits for it. `host_stops`: the host goes down now.
     """
 
     uid: str

@@ -132,7 +132,7 @@ class World:
             healthy=state.health.healthy if state.health else None,
             healthcheck=self.healthcheck(state),
             heard_at=self.heard_at,
-            way_blocked=bool(spec and spec.replaces) and any(self._blocks(ancestor, state) for ancestor in self._ancestors(uid)),
+            way_blocked=self._way_blocked(state),
             heir_ready=uid in self._heirs and any(self._may_take_over(heir, now) for heir in self._descendants(uid)),
             host_stops=self.host_stops,
             busy=state.busy,
@@ -180,11 +180,19 @@ class World:
             ahead += fresh
         return found
 
-    def _blocks(self, ancestor: str, heir: TaskState) -> bool:
-        old = self.tasks.get(ancestor)
-        if old is None or heir.spec is None or not takes_turns(heir.spec):
-            return False
-        return old.busy or (old.seen is not None and old.seen.exit is None)
+    def _way_blocked(self, state: TaskState) -> bool:
+        """Also by an heir that is on its way out: a store restored from a snapshot brings back the task it replaced."""
+        before = self._ancestors(state.uid) if state.spec and takes_turns(state.spec) else []
+        after = [heir for heir in self._descendants(state.uid) if self._leaves_a_turn(heir)] if state.uid in self._heirs else []
+        return any(map(self._may_run, [*before, *after]))
+
+    def _leaves_a_turn(self, uid: str) -> bool:
+        heir = self.tasks.get(uid)
+        return heir is not None and heir.spec is not None and not heir.wanted and takes_turns(heir.spec)
+
+    def _may_run(self, uid: str) -> bool:
+        state = self.tasks.get(uid)
+        return state is not None and (state.busy or (state.seen is not None and state.seen.exit is None))
 
     def _may_take_over(self, uid: str, now: Moment) -> bool:
         """True when the old one should stop for this task: it has everything it needs to start, or started before."""

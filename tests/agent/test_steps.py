@@ -215,6 +215,17 @@ def test_a_host_that_keeps_hindering_a_task_is_a_crash_loop_so_that_another_may_
     assert node.report(uid(1)).restarts == 0
 
 
+def test_a_task_that_comes_back_in_place_of_its_heir_waits_for_the_heirs_end(node: Simulation) -> None:
+    """As when the store behind the operator is restored from a snapshot."""
+    heir = task(2, "deaf", replaces=uid(1))
+    node.apply(document(heir))
+    node.settle()
+    assert node.runtime.alive() == {uid(2)}
+    node.apply(document(task(1)))
+    node.settle()  # every step is checked: at no moment do both run
+    assert node.runtime.alive() == {uid(1)}
+
+
 def test_a_program_that_was_reached_after_all_is_not_run_twice(node: Simulation) -> None:
     node.apply(document(task(1, restart=Restart(condition="None"))))
     while not node.runtime.starts:
