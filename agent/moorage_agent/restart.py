@@ -11,7 +11,6 @@ STABLE_S = 60.0
 JITTER = 0.2
 CRASH_BUDGET = 5
 CRASH_WINDOW_S = 300.0
-_NOT_REACHED = 125  # docker's code for a failure of the runtime
 KEPT_EXITS = 10
 SHORTEST_DELAY_S = 0.1
 
@@ -51,7 +50,7 @@ def after_trouble(record: Record, trouble: Trouble, *, policy: Restart, now: Mom
 
     It counts for the crash budget: on another node the task may do better. A run that was begun is over: what is left has its number.
     """
-    streak, tried = record.streak + 1, Exit(_NOT_REACHED, now.wall, reason=trouble.code)
+    streak, tried = record.streak + 1, Exit(trouble.exit_code, now.wall, reason=trouble.code)
     return dataclasses.replace(
         record,
         noted=record.run,

@@ -155,16 +155,16 @@ def test_a_program_that_does_not_exist_is_rejected_with_the_reason(node: Simulat
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "code"),
     [
-        StartFailed(125, "clone", errno.ENOMEM, "cannot clone: ENOMEM"),
-        StartFailed(125, "supervise", errno.ECHILD, "the supervisor was killed"),
-        StartFailed(125, "fork", errno.EAGAIN, "Resource temporarily unavailable"),
-        StartFailed(126, "exec", errno.EAGAIN, "its user has too many processes"),
-        AgentError("NoZygote", "not within 60 seconds"),
+        (StartFailed(125, "clone", errno.ENOMEM, "cannot clone: ENOMEM"), 125),
+        (StartFailed(125, "supervise", errno.ECHILD, "the supervisor was killed"), 125),
+        (StartFailed(125, "fork", errno.EAGAIN, "Resource temporarily unavailable"), 125),
+        (StartFailed(126, "exec", errno.EAGAIN, "its user has too many processes"), 126),
+        (AgentError("NoZygote", "not within 60 seconds"), 125),
     ],
 )
-def test_a_start_that_fails_for_what_may_pass_is_tried_again(node: Simulation, error: AgentError) -> None:
+def test_a_start_that_fails_for_what_may_pass_is_tried_again(node: Simulation, error: AgentError, code: int) -> None:
     node.runtime.start_error = error
     node.apply(document(task(1)))
     for _ in range(10):
@@ -172,7 +172,7 @@ def test_a_start_that_fails_for_what_may_pass_is_tried_again(node: Simulation, e
             node.perform(step)
     report = node.report(uid(1))
     assert (report.state, report.reason, report.message) == ("Starting", error.code, error.message)
-    assert [(one.code, one.reason) for one in report.last_exits] == [(125, error.code)]
+    assert [(one.code, one.reason) for one in report.last_exits] == [(code, error.code)]
     assert node.world.tasks[uid(1)].record.attempts == 0
     node.runtime.start_error = None
     node.settle()
