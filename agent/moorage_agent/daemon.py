@@ -20,7 +20,6 @@ from moorage_agent.engine import Images, Pull, Resolve, Runtime
 from moorage_agent.execute import Executor
 from moorage_agent.facts import host_facts
 from moorage_agent.journal import rotate
-from moorage_agent.leftovers import Leftovers, nearly_full
 from moorage_agent.paths import Paths
 from moorage_agent.prober import Prober
 from moorage_agent.protocol import Feature, HostFacts
@@ -30,6 +29,7 @@ from moorage_agent.runtime.runtime import ContainerState
 from moorage_agent.state import HostState, TaskStore
 from moorage_agent.steps import PullImage, image_steps
 from moorage_agent.task_state import ImageView, Seen
+from moorage_agent.unused_images import UnusedImages, nearly_full
 from moorage_agent.values import ValueStore, source_keys
 from moorage_agent.volumes import volume_keys
 from moorage_agent.world import TaskState, World
@@ -52,7 +52,7 @@ class Daemon:
         self._host_id = host.host_id()
         self._ended = asyncio.Event()
         self._leaving: asyncio.Task[None] | None = None
-        self._leftovers = Leftovers()
+        self._unused_images = UnusedImages()
         self._tidied_at = float("-inf")
         world = self._world = World(values)
         self._reporter = Reporter(world, clock)
@@ -246,7 +246,7 @@ class Daemon:
             log.info("swept values nobody refers to", extra={"fields": {"count": len(gone)}})
 
     async def _sweep_images(self) -> None:
-        keep = self._leftovers.keep(self._world, self._clock().boot, disk_is_full=nearly_full(self._paths.images))
+        keep = self._unused_images.keep(self._world, self._clock().boot, disk_is_full=nearly_full(self._paths.images))
         if keep is not None:
             self._tidied_at = float("-inf")
             try:

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from moorage_agent import daemon, leftovers
+from moorage_agent import daemon, unused_images
 from moorage_agent.paths import Paths
 
 from tests.agent.fake_host import IMAGE, FakeImages, document, task, uid
@@ -25,7 +25,7 @@ async def test_what_pulls_left_behind_is_removed_though_no_image_grows_old(tmp_p
 
 async def test_what_could_not_be_tidied_is_tried_again_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "HOUSEKEEPING_S", 0.05)
-    monkeypatch.setattr(leftovers, "FULL_BELOW", 0.0)
+    monkeypatch.setattr(unused_images, "FULL_BELOW", 0.0)
     images = FakeImages(IMAGE)
     images.leavings.append("a download nobody goes on with")
     images.failing.append(OSError("the disk has a bad day"))
@@ -35,9 +35,9 @@ async def test_what_could_not_be_tidied_is_tried_again_soon(tmp_path: Path, monk
 
 async def test_an_image_that_went_in_a_sweep_that_failed_is_pulled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(daemon, "HOUSEKEEPING_S", 0.05)
-    monkeypatch.setattr(leftovers, "FULL_BELOW", 0.0)
+    monkeypatch.setattr(unused_images, "FULL_BELOW", 0.0)
     monkeypatch.setattr(daemon, "TIDY_EVERY_S", float("inf"))
-    monkeypatch.setattr(leftovers, "KEPT_S", 0.0)
+    monkeypatch.setattr(unused_images, "KEPT_S", 0.0)
     images = FakeImages(IMAGE)
     async with fake_node(Paths(f"{tmp_path}/disk", f"{tmp_path}/run"), images) as node:
         operator = await node.connect()

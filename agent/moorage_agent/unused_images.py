@@ -11,7 +11,7 @@ UNUSED_KEPT_ON_FULL_DISK_S = 300.0
 FULL_BELOW = 0.15
 
 
-class Leftovers:
+class UnusedImages:
     """Remembers since when an image is unused; forgets with the daemon, which only means that a leftover lives longer."""
 
     def __init__(self) -> None:
