@@ -135,6 +135,10 @@ class OperatorEnd:
         self.send({"type": "hello", "protocol": PROTOCOL, "swarmId": swarm, "nodeUid": node, "epoch": epoch, **more})
         return hello
 
+    async def ping(self) -> None:
+        self.send({"type": "ping", "at": 1})
+        await self.hear("pong")
+
     async def push(self, document: NodeSpec) -> dict[str, Any]:
         self.send({"type": "document", "spec": to_wire(document)})
         return await self.hear("accepted", "refused", "error")
