@@ -1,4 +1,4 @@
-"""The three templates of a task's text fields. Pure. Whatever else stands between {{ and }} is an error, not text."""
+"""The four templates of a task's text fields. Pure. Whatever else stands between {{ and }} is an error, not text."""
 
 from __future__ import annotations
 

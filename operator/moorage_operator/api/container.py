@@ -116,7 +116,7 @@ class TaskTemplate(Model):
     """Gives the process a terminal."""
 
     stdin: bool = False
-    """Keeps standard input open."""
+    """No effect yet: standard input is empty, or the terminal that tty gives."""
 
     init: bool = False
     """Runs a small init as process 1 that forwards signals and reaps orphans."""

@@ -40,7 +40,7 @@ class EnvVar(Model):
     """Name of the variable."""
 
     value: Annotated[str, text(32768, least=0)] | None = None
-    """The value in clear. {{.Node.Hostname}}, {{.Task.Slot}} and {{.Service.Name}} are replaced on the host."""
+    """The value in clear. {{.Node.Hostname}} (the name of the Node), {{.Task.Slot}}, {{.Task.Name}} and {{.Service.Name}} are replaced."""
 
     value_from: EnvSource | None = None
     """Takes the value from a Secret or ConfigMap instead."""

@@ -67,7 +67,7 @@ class Healthcheck(Model):
     """So many failures in a row make the container unhealthy."""
 
     start_period: Duration = "0s"
-    """Failures within this time after the start do not count."""
+    """Failures within this time after the start, and within the first interval, do not count."""
 
     start_interval: Positive = "5s"
-    """Time between two checks within startPeriod."""
+    """Most time between two checks until the first that passes; they begin after 250ms."""

@@ -184,4 +184,4 @@ class ImageStatus(Model):
     """Bytes fetched, over all nodes that are fetching."""
 
     conditions: Conditions = ()
-    """Ready: resolved, and no node that wants it failed. Stalled: only a person can help."""
+    """Ready: resolved, and no node that wants it failed. Stalled: only a person can help. UpdateAvailable: the tag moved."""

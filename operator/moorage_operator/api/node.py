@@ -54,7 +54,7 @@ class NodeSpec(Model):
     """What is left to the host itself."""
 
     devices: Annotated[tuple[NodeDevice, ...], list_map("name", most=16)] = ()
-    """Devices that tasks can reserve."""
+    """Devices that tasks will be able to reserve; nothing uses them yet."""
 
     adopt: bool = False
     """True takes a host that belongs to another swarm or another Node object."""

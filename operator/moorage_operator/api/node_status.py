@@ -79,7 +79,7 @@ class NodeStatus(Model):
     """Processor, such as amd64."""
 
     cgroup: Line | None = None
-    """How control groups are mounted: v2, hybrid or v1."""
+    """How control groups are mounted: v2, hybrid, v1 or none."""
 
     features: Annotated[tuple[FeatureStatus, ...], list_map("name", most=64)] = ()
     """What the host can and cannot do."""
@@ -106,10 +106,10 @@ class NodeStatus(Model):
     """Ports of the host taken by processes that are not ours."""
 
     volumes: Annotated[tuple[Line, ...], atomic_list(1024)] = ()
-    """Named volumes on the host, as namespace/stack/name: tasks go back to their data."""
+    """Named volumes on the host, as namespace/stack/name (without a Stack Service.<service>): tasks go back to their data."""
 
     conditions: Conditions = ()
     """Ready: takes and runs tasks. Connected: the operator talks to the agent. AgentCurrent: the agent has the operator's version.
 
-    Removing: what a deleted Node waits for.
+    Stalled: only a person can help. Removing: what a deleted Node waits for.
     """

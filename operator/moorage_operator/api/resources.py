@@ -21,7 +21,7 @@ def _reserves_within_limit(field: str) -> Rule:
 
 
 class Limits(Model):
-    """What a task may use at most. Absent: as much as the host has."""
+    """What a task may use at most. Absent: as much as the host has, of pids 4096."""
 
     rules = (
         _at_least("cpu", "1m", "write at least 1m, or leave it out for no limit"),
@@ -38,7 +38,7 @@ class Limits(Model):
     """Swap beyond memory, such as 128Mi; 0 forbids it."""
 
     pids: Annotated[int, Field(ge=1, le=4194304)] | None = None
-    """Processes and threads."""
+    """Processes and threads. Absent: 4096."""
 
 
 class DeviceRequest(Model):
@@ -61,7 +61,7 @@ class Reservations(Model):
     """Memory, such as 128Mi."""
 
     devices: Annotated[tuple[DeviceRequest, ...], list_map("name", most=8)] = ()
-    """Devices, each used by one task alone."""
+    """Devices, each used by one task alone. Refused yet: write security.devices."""
 
 
 class Resources(Model):

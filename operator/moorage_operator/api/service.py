@@ -77,7 +77,10 @@ class Unreachable(Model):
     """What happens to tasks on a node that was lost."""
 
     policy: Literal["Replace", "Keep"] | None = None
-    """Replace: a new task starts elsewhere. Keep: the slot waits for its node. Absent: Keep with a named volume, else Replace."""
+    """Replace: a new task starts elsewhere. Keep: the slot waits for its node. Absent: Keep with a named volume, else Replace.
+
+    A Global service keeps in any case, and so does one with restart.condition None.
+    """
 
     after: Positive = "30s"
     """Time since the last sign of life of the node. Less than 20s counts as 20s: before that many hosts cut off look like one."""

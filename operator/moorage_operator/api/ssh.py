@@ -43,7 +43,7 @@ class Jump(Model):
     """Another Node of this swarm."""
 
     host: HostAddress | None = None
-    """Name or address of a machine that is no Node."""
+    """Name or address of a machine that is no Node. It is entered with the key of this Node."""
 
     port: Port = 22
     """Its SSH port."""
@@ -76,7 +76,7 @@ class Ssh(Model):
     """Account to log in with."""
 
     key_secret_ref: LocalRef
-    """Secret of type kubernetes.io/ssh-auth, in the operator's namespace, with the private key."""
+    """Secret of type kubernetes.io/ssh-auth, in the operator's namespace: ssh-privatekey, and ssh-certificate if there is one."""
 
     become: Literal["Auto", "None", "Sudo", "Doas"] = "Auto"
     """How the account becomes root. Auto: not at all for root, else sudo or doas, whichever there is."""

@@ -126,7 +126,7 @@ class ExitStatus(Model):
     """Whether it went over its memory limit."""
 
     reason: Word | None = None
-    """Why, where that is known: Unhealthy, Stopped ..."""
+    """Why, where that is known: Unhealthy, HostRebooted ..."""
 
 
 class TaskStatus(Model):
@@ -163,7 +163,7 @@ class TaskStatus(Model):
     """Addresses of the container."""
 
     conditions: Conditions = ()
-    """Scheduled: placed on a node. Ready: running, and healthy where there is a check. Complete: ended with 0."""
+    """Scheduled: placed on a node. Ready: running, and healthy where there is a check. Complete: ended with 0, or was replaced."""
 
 
 class Task(Resource):
