@@ -177,6 +177,7 @@ class Service(Resource):
             Column("Image", ".status.image"),
             Column("Ports", ".status.ports"),
             Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+            Column("Message", '.status.conditions[?(@.type=="Ready")].message', wide=True),
         ),
     )
     rules = (

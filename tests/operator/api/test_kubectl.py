@@ -86,13 +86,14 @@ def test_a_service_is_scaled_and_shown_in_columns(door: Door) -> None:
     assert made["spec"] == {"mode": "Replicated", "replicas": 1, "task": {"image": "app:1"}}
     door.plane.kubectl("-n", door.namespace, "scale", "ssvc/columns", "--replicas=4")
     status = {"replicas": 4, "replicasReady": "3/4", "image": "app:1", "ports": "80/TCP", "selector": "moorage.dev/service=columns"}
-    condition = {"type": "Ready", "status": "False", "reason": "TasksNotReady"}
+    condition = {"type": "Ready", "status": "False", "reason": "TasksNotReady", "message": "one waits"}
     patch = {"status": {**status, "conditions": [condition]}}
     path = f"{door.path('Service')}/columns/status"
     assert door.plane.request("PATCH", path, patch, content_type="application/merge-patch+json").ok
     header, row = door.plane.kubectl("-n", door.namespace, "get", "ssvc", "columns").stdout.splitlines()
     assert header.split() == ["NAME", "MODE", "REPLICAS", "IMAGE", "PORTS", "READY", "AGE"]
     assert row.split()[:-1] == ["columns", "Replicated", "3/4", "app:1", "80/TCP", "False"]
+    assert "one waits" in door.plane.kubectl("-n", door.namespace, "get", "ssvc", "columns", "-o", "wide").stdout
     scale = door.plane.request("GET", f"{door.path('Service')}/columns/scale").body
     assert scale["spec"] == {"replicas": 4}
     assert scale["status"] == {"replicas": 4, "selector": "moorage.dev/service=columns"}
