@@ -73,6 +73,9 @@ def test_an_operator_that_found_the_identity_of_its_swarm_damaged_goes_on_when_i
     operator.start(wait=False)
     eventually("it says so", lambda: f"Secret {NAMESPACE}/moorage-swarm is damaged" in operator.log())
     assert operator.get("/readyz") == 503
+    short = {"swarmId": base64.b64encode(b"one").decode(), "key": base64.b64encode(b"k").decode()}
+    plane.kubectl("patch", "secret", "moorage-swarm", "-n", NAMESPACE, "--type=merge", "-p", json.dumps({"data": short}))
+    eventually("it says what to do", lambda: "or key is shorter than 32 bytes; restore it, or delete it" in operator.log())
     whole = {"swarmId": base64.b64encode(b"one").decode(), "key": base64.b64encode(b"k" * 32).decode()}
     plane.kubectl("patch", "secret", "moorage-swarm", "-n", NAMESPACE, "--type=merge", "-p", json.dumps({"data": whole}))
     operator.wait_ready()

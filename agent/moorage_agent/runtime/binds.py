@@ -59,7 +59,8 @@ def _open_one(bind: Bind) -> OpenBind:
         finally:
             os.close(fd)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InvalidTask("BindSourceMissing", f"cannot bind {bind.source} on {bind.target}: {error.strerror} on this host") from error
+        what = f"cannot bind {bind.source} on {bind.target}: {error.strerror} on this host; create it, or use a volume"
+        raise InvalidTask("BindSourceMissing", what) from error
     except OSError as error:
         raise AgentError("MountSourceFailed", f"cannot bind {bind.source} on {bind.target}: {error.strerror}") from error
 

@@ -133,7 +133,7 @@ def sysctl_writes(sysctls: Iterable[Sysctl], *, isolated_network: bool, private_
 
 def device_nodes(devices: Iterable[Device]) -> list[tuple[bytes, str, int, int, int]]:
     """(path in the container, "c" or "b", major, minor, mode). Reads the host's nodes; raises InvalidTask when one is none."""
-    found = []
+    found, remedy = [], "correct the path, or place the task where it is"
     for device in devices:
         target = device.target or device.path
         if os.path.normpath(target) != target or not target.startswith("/dev/"):
@@ -141,9 +141,9 @@ def device_nodes(devices: Iterable[Device]) -> list[tuple[bytes, str, int, int, 
         try:
             node = os.stat(device.path)
         except OSError as error:
-            raise InvalidTask("NoSuchDevice", f"device {device.path}: {error.strerror} on this host") from error
+            raise InvalidTask("NoSuchDevice", f"device {device.path}: {error.strerror} on this host; {remedy}") from error
         if not (stat.S_ISCHR(node.st_mode) or stat.S_ISBLK(node.st_mode)):
-            raise InvalidTask("NoSuchDevice", f"{device.path} is not a device on this host")
+            raise InvalidTask("NoSuchDevice", f"{device.path} is not a device on this host; {remedy}")
         kind = "b" if stat.S_ISBLK(node.st_mode) else "c"
         found.append((target.encode(), kind, os.major(node.st_rdev), os.minor(node.st_rdev), stat.S_IMODE(node.st_mode)))
     return found

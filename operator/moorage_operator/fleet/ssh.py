@@ -282,7 +282,8 @@ class translated:  # noqa: N801 (reads as a phrase: with translated(address))
         if "refused" in error.reason:
             return Refused(f"the connection to {node} was refused, says the jump host {jump}; is sshd running there?")
         if _NO_DNS.search(error.reason):
-            return NameUnresolved(f"the jump host {jump} does not resolve the name {node}: {error.reason}")
+            remedy = "correct spec.ssh.host, or the DNS of the jump host"
+            return NameUnresolved(f"the jump host {jump} does not resolve the name {node}: {error.reason}; {remedy}")
         return Unreachable(f"no way to {node} through the jump host {jump}: {error.reason}")
 
     def _mismatch(self) -> MoorageError:

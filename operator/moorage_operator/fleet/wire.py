@@ -71,7 +71,9 @@ class Wire:
             return HostUnsuitable(
                 f"the account cannot become root: {text}; allow it without a password, or log in as root", reason="NotRoot"
             )
-        return HostUnsuitable(f"the host runs no command for this account: {text or 'it closed the session silently'}", reason="NoShell")
+        said = text or "it closed the session silently"
+        remedy = "give it a login shell that runs commands, such as /bin/sh"
+        return HostUnsuitable(f"the host runs no command for this account: {said}; {remedy}", reason="NoShell")
 
     async def hello(self) -> dict[str, Any]:
         async for message, _ in self.messages():

@@ -54,7 +54,8 @@ class Data:
         """One content; with `digest` only that very one. Raises InvalidSpec when it is missing or has changed."""
         entries = await self.entries(of)
         if key not in entries:
-            raise InvalidSpec(f"{of.kind} {of.name} in namespace {of.namespace} has no key {key}", reason=f"{of.kind}KeyMissing")
+            remedy = "add it, or change what refers to it"
+            raise InvalidSpec(f"{of.kind} {of.name} in namespace {of.namespace} has no key {key}: {remedy}", reason=f"{of.kind}KeyMissing")
         if digest is not None and self._swarm.digest(entries[key]) != digest:
             raise InvalidSpec(
                 f"key {key} of {of.kind} {of.name} in namespace {of.namespace} has another content by now; "

@@ -10,6 +10,7 @@ from typing import Any
 from moorage_operator.errors import InvalidSpec
 
 DOCKER_CONFIG = ".dockerconfigjson"
+_REMEDY = "make it with kubectl create secret docker-registry"
 _HUB = ("index.docker.io", "docker.io", "registry-1.docker.io")
 
 
@@ -23,9 +24,7 @@ def registry_credentials(entries: Mapping[str, bytes], repository: str, *, secre
         auths = json.loads(entries[DOCKER_CONFIG])["auths"]
         found = {_normal(name): entry for name, entry in auths.items()}
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise InvalidSpec(
-            f"Secret {secret} holds no registry credentials: make it with kubectl create secret docker-registry", reason="InvalidPullSecret"
-        ) from error
+        raise InvalidSpec(f"Secret {secret} holds no registry credentials: {_REMEDY}", reason="InvalidPullSecret") from error
     matching = [name for name in found if _covers(name, _normal(repository))]
     return _read(found[max(matching, key=len)], secret) if matching else {}
 
@@ -54,5 +53,5 @@ def _read(entry: Any, secret: str) -> dict[str, str]:
     try:
         username, _, password = base64.b64decode(entry["auth"]).decode().partition(":")
     except (KeyError, ValueError) as error:
-        raise InvalidSpec(f"an entry of Secret {secret} has neither username nor auth", reason="InvalidPullSecret") from error
+        raise InvalidSpec(f"an entry of Secret {secret} has neither username nor auth: {_REMEDY}", reason="InvalidPullSecret") from error
     return {"username": username, "password": password}

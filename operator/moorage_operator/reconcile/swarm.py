@@ -49,13 +49,15 @@ def _read(key: Key, secret: Obj) -> Swarm:
     try:
         swarm = Swarm(base64.b64decode(data["swarmId"]).decode(), base64.b64decode(data["key"]))
     except (KeyError, ValueError) as error:
-        raise InvalidSpec(
-            f"Secret {key} is damaged: it must hold swarmId and key; restore it, or delete it and set adopt: true on each Node",
-            reason="SwarmIdentityDamaged",
-        ) from error
+        raise _damaged(key, "it must hold swarmId and key") from error
     if not swarm.id or len(swarm.key) < 32:
-        raise InvalidSpec(f"Secret {key} is damaged: swarmId is empty or key shorter than 32 bytes", reason="SwarmIdentityDamaged")
+        raise _damaged(key, "swarmId is empty, or key is shorter than 32 bytes")
     return swarm
+
+
+def _damaged(key: Key, why: str) -> InvalidSpec:
+    remedy = "restore it, or delete it and set adopt: true on each Node"
+    return InvalidSpec(f"Secret {key} is damaged: {why}; {remedy}", reason="SwarmIdentityDamaged")
 
 
 def _encode(value: bytes) -> str:

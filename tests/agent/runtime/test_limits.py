@@ -174,13 +174,13 @@ def test_device_lines_of_version_1() -> None:
 def test_devices_are_the_hosts_and_below_dev() -> None:
     (node,) = limits.device_nodes([Device("/dev/null", "/dev/nothing")])
     assert node[:4] == (b"/dev/nothing", "c", 1, 3)
-    for wrong in (
-        Device("/dev/no-such-device"),
-        Device("/etc/passwd", "/dev/x"),
-        Device("/dev/null", "/dev/../x"),
-        Device("/dev/null", "/x"),
+    for wrong, says in (
+        (Device("/dev/no-such-device"), "No such file or directory on this host; correct the path, or place the task where it is"),
+        (Device("/etc/passwd", "/dev/x"), "is not a device on this host; correct the path, or place the task where it is"),
+        (Device("/dev/null", "/dev/../x"), "not a path below /dev/"),
+        (Device("/dev/null", "/x"), "not a path below /dev/"),
     ):
-        with pytest.raises(InvalidTask):
+        with pytest.raises(InvalidTask, match=says):
             limits.device_nodes([wrong])
 
 

@@ -563,16 +563,16 @@ async def test_first_use_pins_before_anything_is_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stdout", "stderr", "reason"),
+    ("stdout", "stderr", "reason", "remedy"),
     [
-        (b"", b"sh: 1: exec: python3: not found", "PythonMissing"),
-        (b"", b"sudo: a password is required", "NotRoot"),
-        (b"Welcome to this host\n", b"", "NoisyShell"),
-        (b'{"error": "PythonTooOld", "message": "the host has Python 3.6"}\n', b"", "PythonTooOld"),
-        (b"", b"This account is currently not available.", "NoShell"),
+        (b"", b"sh: 1: exec: python3: not found", "PythonMissing", "install Python 3.9 or newer"),
+        (b"", b"sudo: a password is required", "NotRoot", "allow it without a password"),
+        (b"Welcome to this host\n", b"", "NoisyShell", "make its start-up files silent"),
+        (b'{"error": "PythonTooOld", "message": "the host has Python 3.6"}\n', b"", "PythonTooOld", ""),
+        (b"", b"This account is currently not available.", "NoShell", "give it a login shell that runs commands"),
     ],
 )
-async def test_an_unsuitable_host_gets_its_reason(stdout: bytes, stderr: bytes, reason: str) -> None:
+async def test_an_unsuitable_host_gets_its_reason_and_a_remedy(stdout: bytes, stderr: bytes, reason: str, remedy: str) -> None:
     async def serve(process: Process) -> None:
         process.stderr.write(stderr)
         process.stdout.write(stdout)
@@ -584,6 +584,7 @@ async def test_an_unsuitable_host_gets_its_reason(stdout: bytes, stderr: bytes, 
     async with connected(agent, desk):
         await until(lambda: desk.links)
     assert desk.links[0].reason == reason
+    assert remedy in desk.links[0].message
 
 
 async def _once(serve: Callable[[Process], Awaitable[None]], desk: Desk, agent: Agent, **target: Any) -> None:

@@ -56,3 +56,8 @@ def test_an_identity_token_is_passed_on() -> None:
 def test_another_kind_of_secret_is_refused_with_the_command_that_makes_one(entries: dict[str, bytes]) -> None:
     with pytest.raises(InvalidSpec, match="kubectl create secret docker-registry"):
         registry_credentials(entries, "r.example/a", secret="shop/cred")
+
+
+def test_an_entry_without_a_user_is_refused_with_the_command_that_makes_one() -> None:
+    with pytest.raises(InvalidSpec, match="kubectl create secret docker-registry"):
+        registry_credentials(secret(**{"r.example": {"email": "a@b.example"}}), "r.example/a", secret="shop/cred")

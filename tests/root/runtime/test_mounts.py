@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moorage_agent.errors import AgentError
+from moorage_agent.errors import AgentError, InvalidTask
 from moorage_agent.protocol import Resources, Security
 from moorage_agent.runtime import linux
 from moorage_agent.runtime.launch import Bind, Tmpfs
@@ -91,6 +91,11 @@ async def test_a_read_only_tmpfs_is_empty_but_for_what_is_mounted_in_it(run: Run
         "touch: /conf/x: Read-only file system",
         *("/conf", "/conf/d", "/conf/d/one", "/conf/run", "/conf/run/x", "inside"),
     ]
+
+
+async def test_a_bind_source_that_went_in_the_last_moment_is_named_with_what_to_do(make: Make, host: Host) -> None:
+    with pytest.raises(InvalidTask, match=f"cannot bind {host.folder}/gone on /data: .* on this host; create it, or use a volume"):
+        await make("/bin/true", mounts=(Bind(f"{host.folder}/gone", "/data"),)).start()
 
 
 async def test_a_bind_that_does_not_answer_keeps_no_other_container_waiting(make: Make, run: Run, host: Host) -> None:
