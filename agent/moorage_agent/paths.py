@@ -6,9 +6,11 @@ root/tasks/<uid>/        one task: record, exits, log, upper and work directorie
 root/images/             layers, configs
 root/volumes/<key>/      named volumes, never deleted with a task
 root/configs/            values that are not secret
-run/agent.sock, run/agent.json    the daemon's socket; its version and process
-run/zygote.sock, run/tasks/<uid>/ the runtime's
-run/secrets/             a tmpfs the agent mounts itself
+run/agent.sock, run/agent.lock    the daemon's socket; its version, locked while it lives
+run/dial.lock                     held by whoever starts or replaces the daemon
+run/heard                         when an operator was last heard
+run/zygote.sock, run/exits.sock, run/cgroup-bases, run/tasks/<uid>/   the runtime's
+run/secrets/                      a tmpfs the agent mounts itself
 """
 
 from __future__ import annotations
