@@ -12,7 +12,6 @@ from moorage_agent.errors import HostLacks, InvalidTask
 from moorage_agent.paths import task_uid
 from moorage_agent.protocol import LogLimits, Resources, Security
 
-DEFAULT_PIDS = 4096
 DEFAULT_SHM_BYTES = 64 * 1024 * 1024
 MAX_BINDS = 200  # each travels to the zygote as one descriptor, and the kernel passes 253 at once
 
