@@ -50,7 +50,7 @@ def node_removal(node: Node, contact: Contact | None, *, tasks: int, uninstalled
     if tasks:
         remedy = "one that finds no other node stays until its Service is scaled down or deleted"
         return RemovalStep(Removal.DRAIN, f"waits for {_count(tasks)} to leave; {remedy}")
-    return RemovalStep(Removal.UNINSTALL, "no task is left")
+    return RemovalStep(Removal.UNINSTALL, "no task is left: the agent stops what it still has and removes itself")
 
 
 def _count(tasks: int) -> str:

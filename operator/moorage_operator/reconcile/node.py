@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moorage_operator.api import NODE_FINALIZER, Node
-from moorage_operator.errors import InvalidSpec, NodeUnavailable, NotFound
+from moorage_operator.errors import AgentError, InvalidSpec, NodeUnavailable, NotFound
 from moorage_operator.fleet.link import Link
 from moorage_operator.kube.object import Key
 from moorage_operator.kube.resource import NODES
@@ -33,10 +33,13 @@ async def reconcile_node(key: Key, world: World) -> float | None:
         node = await _hold(node, world)
     contact = await _contact(node, world)
     step = _step_out(node, contact, world)
-    if step is not None and await _remove(node, step, world):
-        return None
-    _say(node, contact, step, world)
-    return _next_look(contact, world)
+    if step is None or step.removal in (Removal.DRAIN, Removal.WAIT):
+        _say(node, contact, step, world)
+        return _next_look(contact, world)
+    if step.removal is Removal.UNINSTALL and not await _uninstall(node, contact, step, world):
+        return LOOK_AGAIN_S
+    await _release(node, world)
+    return None
 
 
 async def _hold(node: Node, world: World) -> Node:
@@ -104,23 +107,25 @@ def _step_out(node: Node, contact: Contact, world: World) -> RemovalStep | None:
     return node_removal(node, contact, tasks=live, uninstalled=node.metadata.uid in world.uninstalled)
 
 
-async def _remove(node: Node, step: RemovalStep, world: World) -> bool:
-    """One step of the way out; True once the Node is let go."""
-    uid = node.metadata.uid
-    if step.removal in (Removal.DRAIN, Removal.WAIT):
+async def _uninstall(node: Node, contact: Contact, step: RemovalStep, world: World) -> bool:
+    """False: not yet, and the Node says why. The next try says no less, until it has an answer."""
+    if not any(condition.type == "Removing" and condition.reason == step.removal.value for condition in node.status.conditions):
+        _say(node, contact, step, world)
+    try:
+        await world.fleet.session(node.metadata.uid).uninstall()
+    except (NodeUnavailable, AgentError) as error:
+        _say(node, contact, RemovalStep(step.removal, f"the agent is not uninstalled yet, it is asked again: {error}"), world)
         return False
-    if step.removal is Removal.UNINSTALL:
-        try:
-            await world.fleet.session(uid).uninstall()
-        except NodeUnavailable:
-            return False  # it may have gone with the answer: the next connection tells
-        world.uninstalled.add(uid)
-    await world.fleet.drop(uid)
+    world.uninstalled.add(node.metadata.uid)
+    return True
+
+
+async def _release(node: Node, world: World) -> None:
+    await world.fleet.drop(node.metadata.uid)
     for task in world.tasks.by(indexes.NODE, node.metadata.name):
         if task.metadata.deletion_timestamp is not None:
             await release_task(world, task)
     await _let_go(node, world)
-    return True
 
 
 async def _let_go(node: Node, world: World) -> None:

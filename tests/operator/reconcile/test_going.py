@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from random import Random
@@ -15,7 +16,7 @@ from moorage_operator.fleet.ssh import Connection
 from moorage_operator.fleet.target import Credentials, Target
 from moorage_operator.kube.client import KubeApi
 from moorage_operator.kube.object import Key, Obj, key_of, uid_of
-from moorage_operator.kube.resource import IMAGES, NODES, SERVICES, TASKS
+from moorage_operator.kube.resource import IMAGES, NAMESPACES, NODES, SECRETS, SERVICES, TASKS
 from moorage_operator.reconcile import triggers
 from moorage_operator.reconcile.node import reconcile_node
 from moorage_operator.reconcile.service import reconcile_service
@@ -23,6 +24,8 @@ from moorage_operator.reconcile.task_state import reconcile_task
 from moorage_operator.reconcile.world import Leadership
 
 from tests.operator.fakeapi import FakeApi
+from tests.operator.fleet.agent import ARCHIVE, Agent
+from tests.operator.fleet.sshd import LoopbackSshd
 from tests.operator.kube.waiting import until
 from tests.operator.plan.objects import DIGEST, ready
 from tests.operator.reconcile.worlds import Bench
@@ -80,7 +83,7 @@ async def harbour(fake: FakeApi, api: KubeApi) -> AsyncIterator[Harbour]:
     await fleet.drop_all()
 
 
-def _delete(harbour: Harbour, name: str) -> None:
+def _delete(harbour: Bench, name: str) -> None:
     harbour.fake.store.delete(NODES, Key("", name))
     harbour.seen(NODES, harbour.fake.store.get(NODES, Key("", name)))
 
@@ -122,3 +125,44 @@ async def test_a_task_that_stops_on_a_host_that_refuses_us_says_so_and_goes_with
 
 def _message(harbour: Harbour, task: Obj) -> str:
     return str(harbour.fake.store.get(TASKS, key_of(task))["status"]["message"])
+
+
+async def test_an_agent_that_cannot_go_keeps_its_node_which_says_why(fake: FakeApi, api: KubeApi) -> None:
+    bench, agent = (
+        Bench(fake, api),
+        Agent(remains={"code": "TasksRemain", "message": "still stopping after 300 s: a, b; nothing was removed"}),
+    )
+    world = bench.world
+    world.set_fleet(Fleet(desk=bench.desk, governor=Governor(), archive=ARCHIVE, root="/", random=Random(1)))
+    async with LoopbackSshd(agent.serve).running() as sshd, bench.writing():
+        target = sshd.target()
+        ssh = {
+            "host": target.host,
+            "port": target.port,
+            "keySecretRef": {"name": "key"},
+            "become": "None",
+            "hostKeys": list(target.host_keys),
+        }
+        private_key = base64.b64encode(target.credentials.private_key).decode()
+        key = {"metadata": {"name": "key", "namespace": "moorage-system"}, "data": {"ssh-privatekey": private_key}}
+        fake.store.create(NAMESPACES, {"metadata": {"name": "moorage-system"}})
+        fake.store.create(SECRETS, key)
+        node = bench.add(NODES, "n1", {"ssh": ssh}, finalizers=["moorage.dev/node"])
+        await reconcile_node(N1, world)
+        await until(lambda: world.fleet.session(uid_of(node)).link.connected)
+        _delete(bench, "n1")
+        assert await reconcile_node(N1, world) == 5.0
+        await bench.written()
+        assert _removing(fake) == (
+            "Uninstall",
+            "the agent is not uninstalled yet, it is asked again: still stopping after 300 s: a, b; nothing was removed",
+        )
+        bench.refresh()
+        agent.remains = None
+        assert await reconcile_node(N1, world) is None
+        assert N1 not in bench.caches[NODES]
+
+
+def _removing(fake: FakeApi) -> tuple[str, str]:
+    conditions = {one["type"]: one for one in fake.store.get(NODES, N1)["status"]["conditions"]}
+    return conditions["Removing"]["reason"], conditions["Removing"]["message"]
