@@ -99,7 +99,7 @@ class Security(Model):
     """AppArmor profile, on hosts that have it."""
 
     user_namespace: bool = False
-    """Root in the container is an ordinary user on the host. No agent does it yet: a task that wants it is Rejected."""
+    """Root in the container is an ordinary user on the host. Refused yet: no agent does it."""
 
     devices: Annotated[tuple[Device, ...], list_map("path", most=32)] = ()
     """Devices of the host made visible."""

@@ -149,7 +149,7 @@ def pinned_digest(spec: ServiceSpec, image: Image | None) -> tuple[str | None, P
 
 
 def _refused(spec: ServiceSpec) -> list[Problem]:
-    """What the schema cannot see because it lies in several fields."""
+    """What the schema cannot see because it lies in several fields, and what it allows for a later version."""
     try:
         check_disconnect(spec)
     except InvalidSpec as error:
@@ -157,6 +157,8 @@ def _refused(spec: ServiceSpec) -> list[Problem]:
     if spec.task.resources.reservations.devices:
         remedy = "name their files in task.security.devices and the nodes in placement.constraints"
         return [Problem("NotSupported", f"no container gets the devices of resources.reservations.devices yet: {remedy}", stalled=True)]
+    if spec.task.security.user_namespace:
+        return [Problem("NotSupported", "no container gets a user namespace yet: leave task.security.userNamespace out", stalled=True)]
     return []
 
 
