@@ -132,17 +132,26 @@ class OperatorDesk:
         return document.epoch, document.revision, digest
 
     def value(self, key: str, data: bytes | None, why: str) -> None:
-        if data is None:
+        if data is not None:
+            why = self._keep(key, data)
+        if why:
             self._world.value_errors[key] = why
         else:
-            self._world.values.put(key, data)
-            if self._world.values.unsynced:
-                self._sync_soon()
             self._world.value_errors.pop(key, None)
         self._told[key] = self._told.get(key, 0) + 1
         self._arrival.set()
         self._arrival = asyncio.Event()
         self._arrived(key)
+
+    def _keep(self, key: str, data: bytes) -> str:
+        """Why it could not be kept; the housekeeping asks for it again."""
+        try:
+            self._world.values.put(key, data)
+        except OSError as error:
+            return f"this host cannot keep it: {error.strerror}; make room in {self._world.values.home(key)}"
+        if self._world.values.unsynced:
+            self._sync_soon()
+        return ""
 
     def heard(self, session: Session) -> None:
         if session is self._session:

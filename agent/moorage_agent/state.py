@@ -29,6 +29,9 @@ def replace_file(path: str, data: bytes, *, durable: bool = False) -> None:
         _write_all(descriptor, data)
         if durable:
             os.fsync(descriptor)
+    except OSError:
+        os.unlink(temporary)  # on a full disk the half of it must not take the room that is left
+        raise
     finally:
         os.close(descriptor)
     os.rename(temporary, path)

@@ -97,6 +97,10 @@ class ValueStore:
             for part in ("values", "files"):
                 os.makedirs(f"{home}/{part}", mode=0o700, exist_ok=True)
 
+    def home(self, key: str) -> str:
+        """The directory of values of its kind."""
+        return self._homes[is_secret(key)]
+
     def has(self, key: str) -> bool:
         return _name(key) in self._present
 
@@ -160,7 +164,7 @@ class ValueStore:
         """The path of a file with this value, owner and mode, to be bound into containers."""
         data = self.get(key)
         name = hashlib.sha256(data).hexdigest()
-        path = f"{self._homes[is_secret(key)]}/files/{name}.{uid}.{gid}.{mode & 0o7777:o}"
+        path = f"{self.home(key)}/files/{name}.{uid}.{gid}.{mode & 0o7777:o}"
         if _holds(path, data):  # a power cut may have emptied it
             os.utime(path)
             return path
@@ -186,7 +190,7 @@ class ValueStore:
         return gone
 
     def _value_path(self, key: str) -> str:
-        return f"{self._homes[is_secret(key)]}/values/{_name(key)}"
+        return f"{self.home(key)}/values/{_name(key)}"
 
 
 def _holds(path: str, data: bytes) -> bool:

@@ -197,6 +197,27 @@ def test_after_a_reboot_a_task_with_secrets_waits_for_the_operator(host: AgentHo
     operator.wait_state("Running", task)
 
 
+def test_a_secret_the_host_has_no_room_for_is_told_at_its_task(host: AgentHost) -> None:
+    host.start()
+    operator = host.connect()
+    key = "secret/default/db/certificates/0123456789abcdef"
+    operator.values[key] = b"c" * 100_000
+    filler = Path(host.paths.secrets, "filler")
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(1 << 16)):
+            pass
+    file_of_it = DataFile("/run/secrets/certificates", key, secret=True, mode=0o400)
+    task = host.task(operator, container=Container(command=("sleep", "1000"), files=(file_of_it,), stop_grace_s=0.1))
+    operator.push(task)
+    operator.wait("it says why", lambda: task.uid in operator.tasks and "No space left" in operator.tasks[task.uid].message)
+    assert operator.tasks[task.uid].reason == "WaitingForSecrets"
+    assert f"make room in {host.paths.secrets}" in operator.tasks[task.uid].message
+    assert os.listdir(f"{host.paths.secrets}/values") == []
+    filler.unlink()
+    operator.send({"type": "value", "key": key}, operator.values[key])
+    operator.wait_state("Running", task)
+
+
 def test_configs_volumes_and_binds_reach_the_container(host: AgentHost, tmp_path: Path) -> None:
     host.start()
     operator = host.connect()
