@@ -52,6 +52,8 @@ class Daemon:
         self._host_id = host.host_id()
         self._ended = asyncio.Event()
         self._leaving: asyncio.Task[None] | None = None
+        self._house = asyncio.Lock()
+        self._removed = False
         self._unused_images = UnusedImages()
         self._tidied_at = float("-inf")
         world = self._world = World(values)
@@ -214,11 +216,13 @@ class Daemon:
             rotate(self._paths.agent_log)
 
     async def _attempt(self, chore: Callable[[], Awaitable[None]]) -> None:
-        """Whatever it meets, the other chores do not wait for it, and it is tried again."""
-        try:
-            await chore()
-        except Exception:
-            log.exception("housekeeping failed")
+        """Whatever it meets, the other chores do not wait for it, and it is tried again. A house that is gone is not kept."""
+        async with self._house:
+            try:
+                if not self._removed:
+                    await chore()
+            except Exception:
+                log.exception("housekeeping failed")
 
     async def _look_again(self) -> None:
         for container in self._runtime.observe():
@@ -270,5 +274,7 @@ class Daemon:
 
     async def _remove_all(self) -> None:
         await uninstall.tasks_gone(self._world)
-        await self._runtime.stop_zygote()
-        await asyncio.get_running_loop().run_in_executor(None, uninstall.remove_files, self._paths)
+        async with self._house:
+            await self._runtime.stop_zygote()
+            await asyncio.get_running_loop().run_in_executor(None, uninstall.remove_files, self._paths)
+            self._removed = True

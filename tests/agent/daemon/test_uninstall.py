@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+from pathlib import Path
 
 import pytest
-from moorage_agent import people, session
+from moorage_agent import daemon, people, session
 from moorage_agent.ownership import Binding
+from moorage_agent.paths import Paths
 from moorage_agent.protocol import (
     PROTOCOL,
 )
@@ -15,8 +18,8 @@ from moorage_agent.state import HostState
 from moorage_agent.volumes import make_volume, volume_keys
 
 from tests.agent.daemon.disk import forget_documents, unwritable
-from tests.agent.fake_host import document, task, uid
-from tests.agent.operator_end import FakeNode, OperatorEnd
+from tests.agent.fake_host import IMAGE, FakeImages, document, task, uid
+from tests.agent.operator_end import FakeNode, OperatorEnd, fake_node
 
 
 async def test_uninstall_stops_everything_and_keeps_volumes(node: FakeNode, operator: OperatorEnd) -> None:
@@ -49,6 +52,32 @@ async def test_uninstall_works_on_a_full_disk(node: FakeNode, operator: Operator
         operator.send({"type": "uninstall", "id": 5})
         assert (await operator.hear("done")).get("error") is None
     assert gone(node.paths.root)
+
+
+async def test_the_housekeeping_leaves_nothing_behind_the_removal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(daemon, "HOUSEKEEPING_S", 0.01)
+    busy, done = threading.Event(), threading.Event()
+
+    class Images(FakeImages):
+        def tidy(self, *, disk_is_full: bool) -> None:
+            busy.set()
+            done.wait(10)
+            os.makedirs(f"{paths.images}/downloads", exist_ok=True)
+
+    paths = Paths(f"{tmp_path}/disk", f"{tmp_path}/run")
+    async with fake_node(paths, Images(IMAGE)) as node:
+        operator = await node.connect()
+        await operator.greet()
+        await asyncio.to_thread(busy.wait, 10)
+        operator.send({"type": "uninstall", "id": 1})
+        await asyncio.sleep(0.1)
+        done.set()
+        assert (await operator.hear("done")).get("error") is None
+        await node.ended()
+    assert gone(paths.root)
+    assert "housekeeping failed" not in caplog.text
 
 
 async def test_an_uninstall_that_began_is_done_whether_or_not_the_asker_stays(node: FakeNode, operator: OperatorEnd) -> None:
