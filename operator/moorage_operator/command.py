@@ -15,7 +15,7 @@ from moorage_operator.kube.clock import Clock
 from moorage_operator.kube.informer import Informer, relist
 from moorage_operator.kube.insist import insist
 from moorage_operator.kube.lease import Lease
-from moorage_operator.kube.object import Key, Obj, key_of, uid_of, version_of
+from moorage_operator.kube.object import Key, Obj, key_of, parse_version, uid_of, version_of
 from moorage_operator.kube.queue import WorkQueue
 from moorage_operator.kube.resource import Resource
 from moorage_operator.kube.supervisor import Supervisor
@@ -52,6 +52,7 @@ class Command:
         self.informers = informers
         self.supervisor = Supervisor(clock=clock, random=random)
         self.synced = asyncio.Event()
+        self._listed_at = 0
         self._api = api
         self._fleet = fleet
         self._watched = watched
@@ -75,15 +76,21 @@ class Command:
         self.supervisor.start("compare", self._compare)
         self.supervisor.start("events", self.world.events.run)
         await asyncio.gather(*(informer.synced.wait() for informer in self.informers.values()))
-        await insist("the caches", self._relist_all, clock=self._clock, random=self._random)
+        self._listed_at = await insist("the caches", self._relist_all, clock=self._clock, random=self._random)
         settle()
         self.synced.set()
         self.supervisor.start("lease", lease.run)
 
     def lead(self, epoch: int) -> None:
-        """The Lease is ours: look at everything, and go on from there."""
+        """The Lease is ours."""
+        self.supervisor.start("leading", lambda: self._lead(epoch))
+
+    async def _lead(self, epoch: int) -> None:
+        """Look at everything, and go on from there. Endless; for a Supervisor."""
+        if not self._knows_all():
+            await insist("what the leader before wrote", self._catch_up, clock=self._clock, random=self._random)
         log.info("leading", extra={"epoch": epoch})
-        self.world.leadership = Leadership(epoch, self._clock.now())
+        self.world.leadership = Leadership(max(epoch, self.world.leadership.epoch), self._clock.now())
         self.supervisor.start("pulse", self.world.keep_pulse)
         for resource, writer in self.world.statuses.items():
             self.supervisor.start(f"status-{resource.plural}", writer.run)
@@ -92,6 +99,18 @@ class Command:
             self.supervisor.start(f"queue-{resource.plural}", queue.run)
             for obj in self._cache(resource).values():
                 queue.add(key_of(obj))
+        await asyncio.Event().wait()
+
+    def _knows_all(self) -> bool:
+        """Whether the caches hold what the leader before wrote last. A document without a task that it placed would stop the task."""
+        assert self.lease is not None
+        freed_at = self.lease.freed_at
+        return freed_at is not None and freed_at <= min(self._listed_at, *(informer.version for informer in self.informers.values()))
+
+    async def _catch_up(self) -> None:
+        for informer in self.informers.values():
+            await informer.relist()
+        await self._relist_all()
 
     def go_on(self, epoch: int) -> None:
         """We lead as before, in a higher epoch."""
@@ -123,10 +142,14 @@ class Command:
             await self._clock.sleep(self.world.settings.relist_s * self._random.uniform(0.8, 1.2))
             await self._relist_all()
 
-    async def _relist_all(self) -> None:
-        for resource, cache in self._watched.items():
-            for namespace in self.world.settings.served if resource.namespaced else ("",):
-                await relist(self._api, cache, namespace=namespace)
+    async def _relist_all(self) -> int:
+        """The version of the oldest list."""
+        versions = [
+            await relist(self._api, cache, namespace=namespace)
+            for resource, cache in self._watched.items()
+            for namespace in (self.world.settings.served if resource.namespaced else ("",))
+        ]
+        return min(map(parse_version, versions))
 
     def _cache(self, resource: Resource) -> Cache:
         return self._watched.get(resource, self.world.tasks.raw)

@@ -63,6 +63,15 @@ class Informer:
         """Seconds since the server was asked last, or heard of: with an event or a bookmark (about one a minute)."""
         return self._clock.monotonic() - self._tried_at
 
+    @property
+    def version(self) -> int:
+        """All that was written up to it is in the cache."""
+        return parse_version(self._version)
+
+    async def relist(self) -> None:
+        """Beside the watch, for who cannot wait for it."""
+        await relist(self._api, self._cache, **self._selection)
+
     async def run(self) -> None:
         while True:
             self._tries()

@@ -17,7 +17,7 @@ from moorage_operator.errors import ApiUnavailable, Conflict, MoorageError, NotF
 from moorage_operator.kube.client import KubeApi
 from moorage_operator.kube.clock import Clock
 from moorage_operator.kube.lease_record import LeaseRecord, new_lease, record_of, released, renewed, taken_over
-from moorage_operator.kube.object import Key, Obj
+from moorage_operator.kube.object import Key, Obj, parse_version
 from moorage_operator.kube.resource import LEASES
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,9 @@ class Lease:
         timing: Timing | None = None,
     ) -> None:
         self.epoch = 0
+        self.freed_at: int | None = 0
+        """The version of the release we took the Lease over from, 0 when there was no Lease; None when its holder fell silent."""
+
         self._api = api
         self._key = key
         self._identity = identity
@@ -118,6 +121,7 @@ class Lease:
                 return False
             sent_at = self._clock.monotonic()
             taken = await self._take(record)
+            self.freed_at = _freed_at(record)
         except Conflict:
             return False  # another was faster
         except MoorageError as error:
@@ -232,3 +236,10 @@ class Lease:
                 return await call
         except TimeoutError as error:
             raise ApiUnavailable(f"cannot reach Lease {self._key}: no answer within {self._timing.call_s:g} s") from error
+
+
+def _freed_at(record: LeaseRecord | None) -> int | None:
+    """A holder that fell silent may have written until it did."""
+    if record is None:
+        return 0
+    return None if record.holder else parse_version(record.version)

@@ -111,6 +111,7 @@ async def test_the_first_process_leads_in_the_first_epoch(swarm: Swarm) -> None:
     await one.live(1)
     assert (one.lease.held(), one.epochs) == (True, [1])
     assert (swarm.there().holder, swarm.there().epoch) == ("one", 1)
+    assert one.lease.freed_at == 0
 
 
 async def test_of_two_candidates_one_leads_and_goes_on_leading(swarm: Swarm) -> None:
@@ -128,7 +129,9 @@ async def test_a_leader_that_ends_in_order_is_followed_at_once_in_a_higher_epoch
     await one.lease.release()
     assert not one.lease.held()
     assert swarm.there().holder == ""
+    freed_at = int(swarm.there().version)
     await two.live(2.5)
+    assert two.lease.freed_at == freed_at
     assert (two.lease.held(), two.epochs, one.losses) == (True, [2], [])
     await one.live(30)
     assert one.epochs == [1], "a released process does not come back"
@@ -143,6 +146,7 @@ async def test_a_leader_that_vanished_is_followed_after_its_time(swarm: Swarm) -
     await two.live(4)
     assert (two.lease.held(), two.epochs) == (True, [2])
     assert swarm.there().transitions == 1
+    assert two.lease.freed_at is None, "it may have written until it vanished"
 
 
 async def test_other_clocks_are_not_believed(swarm: Swarm) -> None:
