@@ -61,8 +61,28 @@ def test_an_upgrade_brings_new_fields_and_keeps_every_object(plane: ControlPlane
     assert {"name": "MOORAGE_LOG_LEVEL", "value": "INFO"} in environment
 
 
+def test_an_upgrade_that_would_leave_services_alone_is_refused(plane: ControlPlane, release: Release) -> None:
+    for namespace in ("shop", "lab"):
+        plane.kubectl("create", "namespace", namespace)
+    before = plane.get("deployment", "moorage", "moorage-system")
+    narrowed = ("upgrade", release.name, CHART, "-n", release.namespace, "--reuse-values", "--set=watchNamespaces={shop}")
+    refused = release.helm(*narrowed, check=False)
+    assert refused.returncode != 0
+    assert "watchNamespaces leaves out namespaces with Services: default/" in refused.stderr
+    assert plane.get("deployment", "moorage", "moorage-system") == before
+    plane.kubectl("delete", "sstk,ssvc", "--all", "-n", "default")
+    release.helm(*narrowed)
+
+    plane.apply([service("web", "registry.example/app:1", namespace="shop"), service("web", "registry.example/app:1", namespace="default")])
+    moved = ("upgrade", release.name, CHART, "-n", release.namespace, "--reuse-values", "--set=watchNamespaces={lab}")
+    refused = release.helm(*moved, check=False)
+    assert "with Services: shop/web;" in refused.stderr, "what another operator serves is not ours to count"
+    release.helm(*moved, "--set=uninstallGuard.enabled=false")
+    plane.kubectl("delete", "ssvc/web", "-n", "shop")
+    plane.kubectl("delete", "ssvc/web", "-n", "default")
+
+
 def test_values_from_before_are_kept_where_asked(plane: ControlPlane, release: Release) -> None:
-    plane.kubectl("create", "namespace", "shop")
     release.upgrade({"watchNamespaces": ["shop"]})
     release.helm("upgrade", release.name, CHART, "-n", release.namespace, "--reuse-values", "--set=logLevel=WARNING")
     assert plane.get("role", "moorage-served", "shop")
