@@ -45,6 +45,7 @@ def start(home: str, *, log: str) -> None:
         os.makedirs(os.path.dirname(log), mode=0o700, exist_ok=True)
         with open(UNIT_FILE + ".new", "w", encoding="utf-8") as file:
             file.write(wanted)
+        os.chmod(UNIT_FILE + ".new", 0o644)  # systemd warns of one that not everybody may read
         os.replace(UNIT_FILE + ".new", UNIT_FILE)
         _systemctl("daemon-reload")
         _systemctl("enable", UNIT)

@@ -54,6 +54,7 @@ def test_the_agent_is_a_unit_and_containers_live_in_a_delegated_scope_beside_it(
         assert pair.swarm.get("snode", host.name)["status"]["cgroup"] == "v2"
         assert host.run("systemctl", "is-enabled", "moorage-agent.service").stdout == "enabled\n"
         assert host.run("systemctl", "is-active", "moorage-agent.service").stdout == "active\n"
+        assert host.run("stat", "-c", "%a", "/etc/systemd/system/moorage-agent.service").stdout == "644\n"
         path = cgroup_of(host, WEB)
         assert path.startswith("0::/moorage.slice/moorage-runtime-")
         scope = path.split("/")[2]

@@ -62,7 +62,8 @@ def _open_one(bind: Bind) -> OpenBind:
         what = f"cannot bind {bind.source} on {bind.target}: {error.strerror} on this host; create it, or use a volume"
         raise InvalidTask("BindSourceMissing", what) from error
     except OSError as error:
-        raise AgentError("MountSourceFailed", f"cannot bind {bind.source} on {bind.target}: {error.strerror}") from error
+        what = f"cannot bind {bind.source} on {bind.target}: {error.strerror}; look at it on the host"
+        raise AgentError("MountSourceFailed", what) from error
 
 
 def _open_source(source: str) -> tuple[int, bool]:

@@ -85,8 +85,9 @@ def _check_program(launch: Launch) -> None:
     for text in (*launch.argv, *launch.env, launch.cwd, launch.user, *launch.groups, launch.hostname):
         if "\0" in text:
             raise InvalidTask("InvalidText", "a command, variable, path or name holds a NUL byte, which no program can receive")
-    if any("=" not in variable[1:] for variable in launch.env):
-        raise InvalidTask("InvalidEnv", "a variable is not NAME=value")
+    nameless = [variable.partition("=")[0] for variable in launch.env if "=" not in variable[1:]]
+    if nameless:
+        raise InvalidTask("InvalidEnv", f"variable {nameless[0][:64]!r} is not NAME=value: correct it in the image or in the task")
     if not launch.cwd.startswith("/"):
         raise InvalidTask("InvalidWorkingDir", f"working directory {launch.cwd!r} is not absolute")
     if len(launch.hostname.encode()) > 64 or set(launch.hostname) & set("/ \t\n"):

@@ -87,7 +87,8 @@ def _capabilities(launch: Launch) -> int:
     named = capabilities.mask([name for name in security.cap_add if name.upper() not in ("ALL", "CAP_ALL")], ["ALL"])
     lacking = capabilities.names(named & mask & ~given)
     if lacking:
-        raise HostLacks("NoCapability", f"the agent on this host has no {', '.join(lacking)} to give to {launch.uid}")
+        remedy = "leave it out of security.capAdd, or place the task on another host"
+        raise HostLacks("NoCapability", f"the agent on this host has no {', '.join(lacking)} to give: {remedy}")
     return mask & given
 
 

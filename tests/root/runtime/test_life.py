@@ -258,6 +258,14 @@ async def test_what_can_never_start_is_refused_before_anything_exists(make: Make
     assert host.left_behind()["tasks"] == []
 
 
+async def test_a_variable_without_a_value_is_named_and_a_value_without_a_name_is_not_told(make: Make) -> None:
+    with pytest.raises(InvalidTask, match="variable 'NOVALUE' is not NAME=value"):
+        await make("/bin/true", env=("A=b", "NOVALUE")).start()
+    with pytest.raises(InvalidTask) as refused:
+        await make("/bin/true", env=("=hunter2",)).start()
+    assert "hunter2" not in refused.value.message
+
+
 async def test_fifty_at_once(make: Make) -> None:
     containers = [make("/bin/sh", "-c", f"echo {number}; exit {number}") for number in range(50)]
     await asyncio.gather(*(container.start() for container in containers))
