@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -28,18 +27,10 @@ async def agent(fake: FakeApi) -> AsyncIterator[Agent]:
     """On the host of n1, which is Ready; image app is resolved."""
     agent = Agent()
     async with LoopbackSshd(agent.serve).running() as sshd:
-        target, store = sshd.target(), fake.store
+        store = fake.store
         store.create(NAMESPACES, {"metadata": {"name": NAMESPACE}})
-        key = base64.b64encode(target.credentials.private_key).decode()
-        store.create(SECRETS, {"metadata": {"name": "key", "namespace": NAMESPACE}, "data": {"ssh-privatekey": key}})
-        ssh = {
-            "host": target.host,
-            "port": target.port,
-            "keySecretRef": {"name": "key"},
-            "become": "None",
-            "hostKeys": list(target.host_keys),
-        }
-        store.create(NODES, {"metadata": {"name": "n1"}, "spec": {"ssh": ssh}})
+        store.create(SECRETS, sshd.key_secret(NAMESPACE))
+        store.create(NODES, {"metadata": {"name": "n1"}, "spec": {"ssh": sshd.node_ssh()}})
         store.update(NODES, N1, lambda old: {**old, "status": ready()}, part="status")
         store.create(IMAGES, {"metadata": {"name": "app", "namespace": "default"}, "spec": {"registry": {"reference": "app:1"}}})
         resolved = {"digest": DIGEST, "reference": "app:1"}

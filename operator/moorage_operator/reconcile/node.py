@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moorage_operator.api import NODE_FINALIZER, Node
+from moorage_operator.api import NODE_FINALIZER, Node, find
 from moorage_operator.errors import AgentError, InvalidSpec, NodeUnavailable, NotFound
 from moorage_operator.fleet.link import Link
 from moorage_operator.kube.object import Key
@@ -109,7 +109,8 @@ def _step_out(node: Node, contact: Contact, world: World) -> RemovalStep | None:
 
 async def _uninstall(node: Node, contact: Contact, step: RemovalStep, world: World) -> bool:
     """False: not yet, and the Node says why. The next try says no less, until it has an answer."""
-    if not any(condition.type == "Removing" and condition.reason == step.removal.value for condition in node.status.conditions):
+    told = find(node.status.conditions, "Removing")
+    if told is None or told.reason != step.removal.value:
         _say(node, contact, step, world)
     try:
         await world.fleet.session(node.metadata.uid).uninstall()

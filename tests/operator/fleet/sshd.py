@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Any, Self
 
 import asyncssh
 from moorage_operator.fleet.target import Credentials, Target
@@ -52,6 +53,15 @@ class LoopbackSshd:
             "become": "None",
         }
         return Target(**(values | changes))  # type: ignore[arg-type]
+
+    def node_ssh(self) -> dict[str, Any]:
+        """spec.ssh of a Node that leads here; its key is in Secret key."""
+        ssh = {"host": "127.0.0.1", "port": self.port, "keySecretRef": {"name": "key"}, "become": "None"}
+        return {**ssh, "hostKeys": [self.public_host_key]}
+
+    def key_secret(self, namespace: str) -> dict[str, Any]:
+        key = base64.b64encode(self.user_key.export_private_key()).decode()
+        return {"metadata": {"name": "key", "namespace": namespace}, "data": {"ssh-privatekey": key}}
 
     async def decide(self, key: asyncssh.SSHKey) -> bool:
         return bool(key.public_data == self.user_key.public_data)

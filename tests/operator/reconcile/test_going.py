@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from random import Random
@@ -128,35 +127,20 @@ def _message(harbour: Harbour, task: Obj) -> str:
 
 
 async def test_an_agent_that_cannot_go_keeps_its_node_which_says_why(fake: FakeApi, api: KubeApi) -> None:
-    bench, agent = (
-        Bench(fake, api),
-        Agent(remains={"code": "TasksRemain", "message": "still stopping after 300 s: a, b; nothing was removed"}),
-    )
+    remains = "still stopping after 300 s: a, b; nothing was removed"
+    bench, agent = Bench(fake, api), Agent(remains={"code": "TasksRemain", "message": remains})
     world = bench.world
     world.set_fleet(Fleet(desk=bench.desk, governor=Governor(), archive=ARCHIVE, root="/", random=Random(1)))
     async with LoopbackSshd(agent.serve).running() as sshd, bench.writing():
-        target = sshd.target()
-        ssh = {
-            "host": target.host,
-            "port": target.port,
-            "keySecretRef": {"name": "key"},
-            "become": "None",
-            "hostKeys": list(target.host_keys),
-        }
-        private_key = base64.b64encode(target.credentials.private_key).decode()
-        key = {"metadata": {"name": "key", "namespace": "moorage-system"}, "data": {"ssh-privatekey": private_key}}
         fake.store.create(NAMESPACES, {"metadata": {"name": "moorage-system"}})
-        fake.store.create(SECRETS, key)
-        node = bench.add(NODES, "n1", {"ssh": ssh}, finalizers=["moorage.dev/node"])
+        fake.store.create(SECRETS, sshd.key_secret("moorage-system"))
+        node = bench.add(NODES, "n1", {"ssh": sshd.node_ssh()}, finalizers=["moorage.dev/node"])
         await reconcile_node(N1, world)
         await until(lambda: world.fleet.session(uid_of(node)).link.connected)
         _delete(bench, "n1")
         assert await reconcile_node(N1, world) == 5.0
         await bench.written()
-        assert _removing(fake) == (
-            "Uninstall",
-            "the agent is not uninstalled yet, it is asked again: still stopping after 300 s: a, b; nothing was removed",
-        )
+        assert _removing(fake) == ("Uninstall", f"the agent is not uninstalled yet, it is asked again: {remains}")
         bench.refresh()
         agent.remains = None
         assert await reconcile_node(N1, world) is None
