@@ -81,16 +81,17 @@ class Command:
         self.synced.set()
         self.supervisor.start("lease", lease.run)
 
-    def lead(self, epoch: int) -> None:
+    def lead(self, _epoch: int) -> None:
         """The Lease is ours."""
-        self.supervisor.start("leading", lambda: self._lead(epoch))
+        self.supervisor.start("leading", self._lead)
 
-    async def _lead(self, epoch: int) -> None:
+    async def _lead(self) -> None:
         """Look at everything, and go on from there. Endless; for a Supervisor."""
         if not self._knows_all():
             await insist("what the leader before wrote", self._catch_up, clock=self._clock, random=self._random)
-        log.info("leading", extra={"epoch": epoch})
-        self.world.leadership = Leadership(max(epoch, self.world.leadership.epoch), self._clock.now())
+        assert self.lease is not None
+        log.info("leading", extra={"epoch": self.lease.epoch})
+        self.world.leadership = Leadership(self.lease.epoch, self._clock.now())
         self.supervisor.start("pulse", self.world.keep_pulse)
         for resource, writer in self.world.statuses.items():
             self.supervisor.start(f"status-{resource.plural}", writer.run)

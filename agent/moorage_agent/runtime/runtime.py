@@ -111,9 +111,9 @@ class Runtime:
             await self.ensure_zygote()
         facts = await self._client.facts()
         self._witness.listen()
-        begun = await self._begun(launch)
-        if begun is not None:
-            return begun
+        earlier = await self._started_earlier(launch)
+        if earlier is not None:
+            return earlier
         binds = await open_binds(launch, self.paths)
         try:
             request = start_request(launch, binds, facts.controllers, app_armor=self._app_armor or "")
@@ -129,7 +129,7 @@ class Runtime:
         self._witness.watch(launch.uid, launch.run, pid)
         return Started(pid, started_ns / 1e9)
 
-    async def _begun(self, launch: Launch) -> Started | None:
+    async def _started_earlier(self, launch: Launch) -> Started | None:
         """This run, if a daemon before us had it started, be its start still under way or its life already over. None: it is ours to start.
 
         Raises AgentError when another run is alive, Stuck when a supervisor neither reaches the program nor ends.
@@ -137,21 +137,27 @@ class Runtime:
         deadline = time.monotonic() + STUCK_AFTER_S
         while True:
             supervised = supervisor.is_supervised(self.paths.task_run(launch.uid))
-            seen = observed.observe_one(self.paths, launch.uid, self._boot_id)
-            if seen is not None and seen.pid is not None:
-                if seen.run != launch.run:
-                    raise AgentError("StillRuns", f"cannot start run {launch.run} of container {launch.uid}: run {seen.run} is not over")
-                self._witness.watch(seen.uid, seen.run, seen.pid)
-                return Started(seen.pid, seen.started_at or 0.0)
-            if seen is not None and seen.run == launch.run and seen.exit is not None and seen.exit.started_at is not None:
-                self._witness.doubt(seen.uid, seen.run)  # its end is heard of as any other
-                state = record.read_state(self.paths.task_run(launch.uid))
-                return Started(state["pid"] if state else 0, seen.exit.started_at)
-            if not supervised:
-                return None
+            started = self._started(launch)
+            if started is not None or not supervised:
+                return started
             if time.monotonic() > deadline:
                 raise Stuck("Stuck", f"cannot start container {launch.uid}: {self._what_is_left(launch.uid)}")
             await asyncio.sleep(0.005)
+
+    def _started(self, launch: Launch) -> Started | None:
+        seen = observed.observe_one(self.paths, launch.uid, self._boot_id)
+        if seen is None:
+            return None
+        if seen.pid is not None:
+            if seen.run != launch.run:
+                raise AgentError("StillRuns", f"cannot start run {launch.run} of container {launch.uid}: run {seen.run} is not over")
+            self._witness.watch(seen.uid, seen.run, seen.pid)
+            return Started(seen.pid, seen.started_at or 0.0)
+        if seen.run != launch.run or seen.exit is None or seen.exit.started_at is None:
+            return None
+        self._witness.doubt(seen.uid, seen.run)  # its end is heard of as any other
+        state = record.read_state(self.paths.task_run(launch.uid))
+        return Started(state["pid"] if state else 0, seen.exit.started_at)
 
     async def _ask_start(self, launch: Launch, request: StartRequest, binds: list[int]) -> dict[str, object]:
         """Ask again if the zygote died before it took the request up."""
