@@ -9,10 +9,7 @@ from typing import Any
 import pytest
 from moorage_agent import resolves
 from moorage_agent.errors import MESSAGE_CHARACTERS, ImageError
-from moorage_agent.protocol import (
-    ImageSource,
-    ImageSpec,
-)
+from moorage_agent.protocol import ImageSource, ImageSpec
 from moorage_agent.state import TaskStore
 from moorage_agent.task_state import End, Record
 from moorage_agent.values import ValueStore

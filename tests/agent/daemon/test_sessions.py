@@ -9,11 +9,7 @@ from typing import Any
 import pytest
 from moorage_agent import session
 from moorage_agent.ownership import Binding
-from moorage_agent.protocol import (
-    PROTOCOL,
-    content_hash,
-    to_wire,
-)
+from moorage_agent.protocol import PROTOCOL, content_hash, to_wire
 from moorage_agent.state import HostState
 
 from tests.agent.daemon.disk import unwritable

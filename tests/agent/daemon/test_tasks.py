@@ -13,14 +13,7 @@ from moorage_agent import contact, daemon
 from moorage_agent.clock import clock_of
 from moorage_agent.errors import AgentError
 from moorage_agent.paths import Paths
-from moorage_agent.protocol import (
-    Container,
-    DataFile,
-    EnvVar,
-    Healthcheck,
-    Mount,
-    Restart,
-)
+from moorage_agent.protocol import Container, DataFile, EnvVar, Healthcheck, Mount, Restart
 from moorage_agent.runtime.launch import Bind, Launch, Tmpfs
 from moorage_agent.runtime.runtime import Started
 

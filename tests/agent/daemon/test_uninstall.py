@@ -11,9 +11,7 @@ import pytest
 from moorage_agent import daemon, people, session
 from moorage_agent.ownership import Binding
 from moorage_agent.paths import Paths
-from moorage_agent.protocol import (
-    PROTOCOL,
-)
+from moorage_agent.protocol import PROTOCOL
 from moorage_agent.state import HostState
 from moorage_agent.volumes import make_volume, volume_keys
 
@@ -93,10 +91,7 @@ async def test_an_uninstall_that_began_is_done_whether_or_not_the_asker_stays(no
 
 
 async def test_an_uninstall_is_asked_for_again_and_done_once(node: FakeNode, operator: OperatorEnd) -> None:
-    await operator.push(document(task(1, "deaf", grace_s=0.3)))
-    await operator.until(lambda: node.runtime.alive() == {uid(1)})
-    operator.send({"type": "uninstall", "id": 1})
-    await operator.until(lambda: operator.tasks[uid(1)].stopping)
+    await being_uninstalled(node, operator, grace_s=0.3)
     second = await node.connect()
     await second.greet()
     second.send({"type": "uninstall", "id": 2})
@@ -132,10 +127,7 @@ async def test_a_host_that_belongs_to_nobody_is_claimed_by_nobody_while_it_is_un
 
 
 async def test_an_uninstall_is_answered_though_its_operator_sends_another_document_meanwhile(node: FakeNode, operator: OperatorEnd) -> None:
-    await operator.push(document(task(1, "deaf", grace_s=0.5)))
-    await operator.until(lambda: node.runtime.alive() == {uid(1)})
-    operator.send({"type": "uninstall", "id": 1})
-    await operator.until(lambda: operator.tasks[uid(1)].stopping)
+    await being_uninstalled(node, operator, grace_s=0.5)
     assert (await operator.push(document(task(1), task(2), revision=2)))["code"] == "Uninstalling"
     assert await operator.hear("done") == {"type": "done", "id": 1}
     assert node.runtime.starts == [(uid(1), 1)]
@@ -144,10 +136,7 @@ async def test_an_uninstall_is_answered_though_its_operator_sends_another_docume
 
 
 async def test_a_daemon_that_uninstalls_retires_for_no_other(node: FakeNode, operator: OperatorEnd) -> None:
-    await operator.push(document(task(1, "deaf", grace_s=0.5)))
-    await operator.until(lambda: node.runtime.alive() == {uid(1)})
-    operator.send({"type": "uninstall", "id": 1})
-    await operator.until(lambda: operator.tasks[uid(1)].stopping)
+    await being_uninstalled(node, operator, grace_s=0.5)
     upgrade = await node.connect()
     upgrade.send({"type": "retire"})
     assert (await upgrade.hear("refused"))["code"] == "Uninstalling"
@@ -194,3 +183,11 @@ async def test_a_retiring_daemon_ends_and_says_nothing_more(node: FakeNode, oper
 
 def gone(directory: str) -> bool:
     return not os.path.exists(directory)
+
+
+async def being_uninstalled(node: FakeNode, operator: OperatorEnd, *, grace_s: float) -> None:
+    """Asked for as question 1; the only task takes so long to end."""
+    await operator.push(document(task(1, "deaf", grace_s=grace_s)))
+    await operator.until(lambda: node.runtime.alive() == {uid(1)})
+    operator.send({"type": "uninstall", "id": 1})
+    await operator.until(lambda: operator.tasks[uid(1)].stopping)

@@ -8,15 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from moorage_agent.protocol import (
-    Decoder,
-    HostFacts,
-    ImageConfig,
-    NodeReport,
-    ResolvedImage,
-    encode,
-    to_wire,
-)
+from moorage_agent.protocol import Decoder, HostFacts, ImageConfig, NodeReport, ResolvedImage, encode, to_wire
 from moorage_operator.fleet import loader
 from moorage_operator.fleet.archive import archive_of
 
